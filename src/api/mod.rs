@@ -1,0 +1,48 @@
+//! The custom resources, their labels and annotations.
+//!
+//! Purpose: the vocabulary that every other module shares: [`Rollout`], [`Release`], [`evidence`].
+//! May touch: serde, schemars and the Kubernetes API types. Must never: decide, read a clock, do I/O.
+//! Everybody may import this module; it imports none of the others.
+
+pub mod evidence;
+pub mod release;
+pub mod rollout;
+mod schema;
+
+pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};
+pub use rollout::{Rollout, RolloutPhase, RolloutSpec, RolloutStatus};
+
+/// A point in time with microseconds, as RFC 3339 in JSON.
+pub type Timestamp = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+/// The API group of all custom resources.
+pub const GROUP: &str = "belay.dev";
+/// The version of the custom resources that this program reads and writes.
+pub const VERSION: &str = "v1alpha1";
+
+/// Label on a workload: the name of the Rollout that governs it. The brake selects on it.
+pub const ROLLOUT_LABEL: &str = "belay.dev/rollout";
+/// Label on a workload while a release runs: the revision that is on its way. The brake holds the
+/// workload paused as long as it is there. On a borrowed object it is an annotation with the Release's name.
+pub const RELEASE_LABEL: &str = "belay.dev/release";
+/// Annotation on a canary ReplicaSet: the Release it belongs to.
+pub const RELEASE_ANNOTATION: &str = "belay.dev/release";
+/// Annotation on a canary ReplicaSet that was stopped: why. Written together with `replicas: 0`, so that
+/// a restart between this write and the next never raises the weight again.
+pub const STOPPED_ANNOTATION: &str = "belay.dev/stopped";
+/// Annotation on an autoscaler whose floor a release holds: the `minReplicas` to give back (`none` if unset).
+pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
+/// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
+pub const FINALIZER: &str = "belay.dev/rope";
+/// The label by which Kubernetes tells the ReplicaSets of one Deployment apart.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// The number of pods a ReplicaSet is meant to have, as the Deployment controller understands it.
+pub const DESIRED_REPLICAS_ANNOTATION: &str = "deployment.kubernetes.io/desired-replicas";
+/// The most pods its Deployment may have at once, as the Deployment controller understands it.
+pub const MAX_REPLICAS_ANNOTATION: &str = "deployment.kubernetes.io/max-replicas";
+/// The field manager of every write that Belay makes.
+pub const FIELD_MANAGER: &str = "belay";
+/// The user name under which the operator writes when it was installed by `belay install`.
+pub const OPERATOR_USER: &str = "system:serviceaccount:belay-system:belay";
+/// The namespace that `belay install` uses.
+pub const OPERATOR_NAMESPACE: &str = "belay-system";

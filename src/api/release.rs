@@ -1,0 +1,284 @@
+//! The Release: one attempt to bring one revision of a workload live.
+
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::evidence::AnalysisState;
+use super::rollout::{Analysis, Revision, Rollback};
+use super::{Timestamp, schema};
+
+/// The resolved, immutable plan of one release, and the commands that people gave it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "belay.dev",
+    version = "v1alpha1",
+    kind = "Release",
+    namespaced,
+    status = "ReleaseStatus",
+    derive = "PartialEq",
+    category = "belay",
+    doc = "One attempt to bring one revision of a workload live.",
+    printcolumn(name = "Rollout", type_ = "string", json_path = ".spec.rollout"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".spec.to.revision"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.progress"),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".status.weight.reached"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Why", type_ = "string", json_path = ".status.message")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")
+        .message("spec is immutable except for commands; edit the Rollout, the next release will use it"),
+    validation = Rule::new("!has(oldSelf.commands) || oldSelf.commands.size() == 0 || (has(self.commands) && self.commands.size() >= oldSelf.commands.size() && [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49].all(i, i >= oldSelf.commands.size() || self.commands[i] == oldSelf.commands[i]))")
+        .message("spec.commands is append-only; add your command at the end"),
+    validation = Rule::new("(has(self.commands) ? self.commands.size() : 0) <= (has(oldSelf.commands) ? oldSelf.commands.size() : 0) + 1")
+        .message("spec.commands: one command per write, so that each carries the name of its author")
+)]
+pub struct ReleaseSpec {
+    /// The Rollout this release belongs to.
+    #[schemars(length(min = 1, max = 253))]
+    pub rollout: String,
+    /// The workload, with the uid it had at the start.
+    pub workload: WorkloadIdentity,
+    /// The revision that served at the start.
+    pub from: Revision,
+    /// The revision that is to serve.
+    pub to: Revision,
+    /// The how-many-eth attempt with this revision, from 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub attempt: i32,
+    /// The steps, with every default filled in.
+    #[schemars(length(min = 1, max = 20))]
+    pub steps: Vec<PlannedStep>,
+    /// The guards, as the Rollout had them at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    /// What happens on failure.
+    pub rollback: Rollback,
+    /// How long canary pods may take to become ready, as a Go duration.
+    #[schemars(schema_with = "schema::duration")]
+    pub progress_deadline: Duration,
+    /// Looks that the evidence is planned for: the sum of the steps' `maxDuration` over the interval, at
+    /// least 12.
+    #[schemars(range(min = 12, max = 1_000_000))]
+    pub planned_looks: u32,
+    /// What people asked for, in order. Append-only, at most 50; `by` is set by the API server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub commands: Vec<Command>,
+}
+
+/// A workload and its uid.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadIdentity {
+    /// Kind of the workload.
+    #[schemars(length(max = 64))]
+    pub kind: String,
+    /// Name of the workload.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its uid: another workload with the same name is not this one.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+}
+
+/// A step with every default filled in.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlannedStep {
+    /// Share of the new version in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: i32,
+    /// Least time at this weight with all its pods ready, as a Go duration.
+    #[schemars(schema_with = "schema::duration")]
+    pub min_duration: Duration,
+    /// Time at this weight after which missing proof counts as inconclusive, as a Go duration.
+    #[schemars(schema_with = "schema::duration")]
+    pub max_duration: Duration,
+    /// Whether the step waits for a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
+}
+
+/// What a person asked of a release.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Command {
+    /// What is to be done.
+    pub verb: Verb,
+    /// For `promote` and `approve`: the step it speaks of, from 1. Refused when the release is at another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub step: Option<i32>,
+    /// For `promote`: skip all remaining steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
+    /// Why, in the person's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// Who. Set by the API server from the request's user; what a client claims is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub by: Option<String>,
+}
+
+/// What can be asked of a release.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub enum Verb {
+    /// Leave the present step now, proven or not; with `full`, all steps.
+    Promote,
+    /// Stay at the present weight.
+    Pause,
+    /// Go on after `pause`.
+    Resume,
+    /// Roll back now.
+    Abort,
+    /// Lift the wait of a step with `pause: true`; time and guards still apply.
+    Approve,
+    /// Lift the veto of a rejected revision: a new attempt starts.
+    Retry,
+}
+
+/// Where a release stands. Everything that a restarted operator needs is in here.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// What the release is doing.
+    #[serde(default)]
+    pub phase: ReleasePhase,
+    /// Why it is in this phase, as a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is in this phase, in one sentence, and if it waits, for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The step it is at, for people: `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// The step it is at, and the step's clock.
+    #[serde(default)]
+    pub step: StepStatus,
+    /// Share of the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+    /// Whether a person paused it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// When the first canary pod was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// What became of each command, in the order of `spec.commands`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub commands: Vec<CommandStatus>,
+    /// The evidence of the guards, and the looks it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisState>,
+    /// What happened, oldest first; the last 60 entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 60))]
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// What a release is doing.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub enum ReleasePhase {
+    /// Created; the canary does not exist yet.
+    #[default]
+    Pending,
+    /// Going through its steps.
+    Progressing,
+    /// Held at its weight by a person or by a step that waits for one.
+    Paused,
+    /// All steps passed; the canary grows to full size and is handed over.
+    Promoting,
+    /// The new revision is stable. Final.
+    Promoted,
+    /// The weight is 0; what was borrowed is given back.
+    RollingBack,
+    /// The old revision is stable and the new one is vetoed. Final.
+    RolledBack,
+    /// The workload was changed again, or went away. Final.
+    Superseded,
+}
+
+impl ReleasePhase {
+    /// Whether nothing more happens in this release.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Promoted | Self::RolledBack | Self::Superseded)
+    }
+}
+
+/// The present step and its clock.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Index of the step, from 0; the number of steps when all are passed.
+    #[serde(default)]
+    pub index: u32,
+    /// When the step was entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entered_at: Option<Timestamp>,
+    /// Seconds at this weight before `runningSince`.
+    #[serde(default)]
+    pub elapsed_seconds: f64,
+    /// Since when the clock runs; absent while the weight is not reached or the release is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since: Option<Timestamp>,
+    /// Whether a person lifted this step's `pause`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
+}
+
+/// Share of the new version in percent of the ready pods, and in pods.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Weight {
+    /// What the step asks for, in percent.
+    pub desired: i32,
+    /// What whole pods make of it, in percent, rounded.
+    pub reachable: i32,
+    /// What is reached now, in percent of the ready pods, rounded.
+    pub reached: i32,
+    /// Canary pods wanted.
+    pub canary_pods: i32,
+    /// Stable pods that serve.
+    pub stable_pods: i32,
+}
+
+/// What became of a command.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandStatus {
+    /// When the operator took it up.
+    pub received_at: Timestamp,
+    /// Whether it was done.
+    pub accepted: bool,
+    /// Why not, when it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineEntry {
+    /// When.
+    pub at: Timestamp,
+    /// What, as a code; the same codes as in events.
+    pub reason: String,
+    /// At which step, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// In one sentence.
+    pub message: String,
+}

@@ -1,0 +1,438 @@
+//! The Rollout: the standing policy beside a workload.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Timestamp, schema};
+
+/// How the changes of one workload are let out: in which steps, watched by which guards, and what happens
+/// when one fails. A Rollout with nothing but `workloadRef` works: it steps through 5, 25 and 50 %, catches
+/// crashing pods, and advances by time only.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "belay.dev",
+    version = "v1alpha1",
+    kind = "Rollout",
+    namespaced,
+    status = "RolloutStatus",
+    derive = "PartialEq",
+    category = "belay",
+    doc = "The standing policy beside a workload: steps, guards, and what happens when a change fails.",
+    printcolumn(name = "Workload", type_ = "string", json_path = ".spec.workloadRef.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.revision"),
+    printcolumn(name = "Release", type_ = "string", json_path = ".status.release"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Why", type_ = "string", json_path = ".status.message", priority = 1),
+    validation = Rule::new("self.metadata.name.size() <= 40")
+        .message("metadata.name: at most 40 characters, because revisions are appended to it; choose a shorter name")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.analysis) || !has(self.analysis.guards) || self.analysis.guards.size() == 0 || has(self.analysis.metrics)")
+        .message("spec.analysis.metrics: guards need a metrics source; add metrics.pods with a port, or metrics.prometheus with a url")
+)]
+pub struct RolloutSpec {
+    /// The workload whose changes are let out in steps. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.workloadRef is immutable; delete this Rollout and create another one for the other workload"))]
+    pub workload_ref: WorkloadRef,
+    /// Who answers for the workload; shown in status and events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// How the weight of a change grows. Default: a canary of 5, 25 and 50 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// The metrics that are watched in each step. Default: none, the release advances by time only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    /// What happens when a change fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// How long canary pods may take to become ready, as a Go duration. Default: the Deployment's own
+    /// `progressDeadlineSeconds` (10 minutes unless changed).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub progress_deadline: Option<Duration>,
+    /// How many finished releases are kept. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub history_limit: Option<i32>,
+    /// When true no release starts: changes wait, braked. A release that already runs goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+}
+
+/// A reference to the workload, in the Rollout's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.kind == 'Deployment' && (!has(self.apiVersion) || self.apiVersion == 'apps/v1')")
+        .message("spec.workloadRef: only Deployments of apps/v1 are supported; set kind: Deployment")
+)]
+pub struct WorkloadRef {
+    /// API version of the workload. Default `apps/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub api_version: Option<String>,
+    /// Kind of the workload: `Deployment`.
+    #[schemars(length(max = 64))]
+    pub kind: String,
+    /// Name of the workload.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Who answers for a workload.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Owner {
+    /// The team's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub team: Option<String>,
+    /// Where to reach it: a chat channel, an address, a pager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub contact: Option<String>,
+}
+
+/// How the weight of a change grows.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Strategy {
+    /// Both versions serve; the share of the new one grows in steps.
+    pub canary: Canary,
+}
+
+/// A canary by pods: the Service selects both versions, and the number of canary pods sets the share.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Canary {
+    /// The steps, in order, with growing weights. Default 5, 25 and 50 %.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(validation = Rule::new("self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))")
+        .message("spec.strategy.canary.steps: weights must grow from step to step; order them"))]
+    pub steps: Vec<Step>,
+}
+
+/// One step: a weight and the conditions to leave it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.minDuration) || !has(self.maxDuration) || duration(self.minDuration) <= duration(self.maxDuration)")
+        .message("maxDuration must not be shorter than minDuration; raise maxDuration")
+)]
+pub struct Step {
+    /// Share of the new version in percent, 1 to 50: by pods, all stable pods stay, so half is the most.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 50")
+        .message("weight: 1 to 50 percent; by pods all stable pods stay, so the new version gets half at most"))]
+    pub weight: i32,
+    /// Least time at this weight with all its pods ready, as a Go duration. Default 1m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub min_duration: Option<Duration>,
+    /// Time at this weight after which missing proof counts as inconclusive, as a Go duration.
+    /// Default 30m, or `minDuration` if that is longer. Without guards it has no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub max_duration: Option<Duration>,
+    /// When true the step waits for a person: `belay promote` or `belay approve`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
+}
+
+/// The metrics that are watched in each step.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Analysis {
+    /// Time between two looks at the metrics, as a Go duration, 1s to 5m. Default 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('5m')")
+        .message("spec.analysis.interval: 1s to 5m"))]
+    pub interval: Option<Duration>,
+    /// Pods younger than this are left out of the comparison, as a Go duration. Default 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub warm_up: Option<Duration>,
+    /// How much evidence a rollback needs. Default `standard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
+    /// What happens when `maxDuration` ends with neither proof. Default `hold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_inconclusive: Option<Inconclusive>,
+    /// What happens when the metrics source gives no data. Default: hold, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_no_data: Option<OnNoData>,
+    /// How many container restarts the canary pods together may have in one release. Default 0, and 1 with
+    /// more than 10 canary pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_restarts: Option<i32>,
+    /// Where the numbers come from. Needed with guards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// The guards. All must be proven safe to advance; one that fails rolls the release back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub guards: Vec<Guard>,
+}
+
+/// How much evidence a rollback needs. The two numbers are the bounds of the two keys: evidence that the
+/// canary is worse at all, and evidence that it is beyond the tolerance.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub enum Confidence {
+    /// 1000 and 20: at most 1 of 1,000 harmless releases is rolled back.
+    Careful,
+    /// 100 and 10: at most 1 of 100.
+    #[default]
+    Standard,
+    /// 20 and 5: at most 1 of 20.
+    Fast,
+}
+
+/// What happens without proof of either kind.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub enum Inconclusive {
+    /// Stay at the weight and say so.
+    #[default]
+    Hold,
+    /// Go on to the next step.
+    Promote,
+    /// Roll back.
+    Rollback,
+}
+
+/// What happens when the metrics source gives no data.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.then) || self.then == 'hold' || has(self.after)")
+        .message("spec.analysis.onNoData.after: needed when `then` is not hold; set how long to wait")
+)]
+pub struct OnNoData {
+    /// What is done at once: always `hold`.
+    #[serde(default)]
+    pub action: NoDataAction,
+    /// How long the source may be silent before `then` applies, as a Go duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub after: Option<Duration>,
+    /// What is done after that. Default `hold`.
+    #[serde(default)]
+    pub then: NoDataThen,
+}
+
+/// What is done at once when there is no data.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub enum NoDataAction {
+    /// Hold: neither promote nor roll back.
+    #[default]
+    Hold,
+}
+
+/// What is done when the source stays silent.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub enum NoDataThen {
+    /// Go on holding.
+    #[default]
+    Hold,
+    /// Roll back.
+    Rollback,
+}
+
+/// Where the numbers come from: exactly one source.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.pods) != has(self.prometheus)")
+        .message("spec.analysis.metrics: exactly one of pods and prometheus; remove the other")
+)]
+pub struct Metrics {
+    /// The operator itself reads the pods' metrics page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodMetrics>,
+    /// A Prometheus server, asked for the raw series of exactly those pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusMetrics>,
+}
+
+/// The metrics page of the pods themselves.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodMetrics {
+    /// Port of the page, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Path of the page. Default `/metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), regex(pattern = "^/"))]
+    pub path: Option<String>,
+}
+
+/// A Prometheus server, or one that speaks its HTTP API.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrometheusMetrics {
+    /// Base address, such as `http://prometheus.monitoring:9090`; `/api/v1/query` is appended.
+    #[x_kube(validation = Rule::new("self.startsWith('http://') || self.startsWith('https://')")
+        .message("spec.analysis.metrics.prometheus.url: must start with http:// or https://"))]
+    #[schemars(length(min = 8, max = 1024))]
+    pub url: String,
+    /// The label of the series that holds the pod's name. Default `pod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub pod_label: Option<String>,
+    /// The label of the series that holds the namespace; empty to leave it out. Default `namespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), regex(pattern = "^([a-zA-Z_][a-zA-Z0-9_]*)?$"))]
+    pub namespace_label: Option<String>,
+}
+
+/// A metric with a tolerance.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Guard {
+    /// Name of the guard, unique in the Rollout.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Share of bad events among all events, canary against stable.
+    pub ratio: RatioGuard,
+}
+
+/// Share of bad events among all events, canary against stable.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RatioGuard {
+    /// The counter of bad events.
+    pub bad: Counter,
+    /// The counter of all events.
+    pub total: Counter,
+    /// What is tolerated, as `1.2x + 0.1%`: the canary's share may be 1.2 times stable's plus 0.1 percentage
+    /// points. The factor is at least 1, the second part is optional.
+    #[x_kube(validation = Rule::new(r"self.matches('^ *[1-9][0-9]*([.][0-9]+)?x *([+] *[0-9]+([.][0-9]+)?% *)?$')")
+        .message("tolerate: write it as `1.2x + 0.1%`: a factor of at least 1 with x, then optionally + percentage points with %"))]
+    #[schemars(length(max = 40))]
+    pub tolerate: String,
+}
+
+/// A counter, and which of its series count.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Counter {
+    /// Name of the metric.
+    #[schemars(length(min = 1, max = 256), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
+    pub metric: String,
+    /// Label matchers as in PromQL, without braces: `code=~"5..",method="GET"`. Default: all series.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub matches: Option<String>,
+}
+
+/// What happens when a change fails.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollback {
+    /// When false a failed change is held at its weight until a person aborts it. Default true.
+    #[serde(default = "yes")]
+    pub automatic: bool,
+    /// When true the stable template is also written back into the workload. Leave it false under GitOps,
+    /// which would write the rejected template again. Default false.
+    #[serde(default)]
+    pub restore_template: bool,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { automatic: true, restore_template: false }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What is true of a Rollout now.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// The `metadata.generation` that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What the Rollout is doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RolloutPhase>,
+    /// One sentence: why it is in this phase and, if it waits, for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The revision that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<Revision>,
+    /// The release that runs, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Revisions that were rejected: no release of them starts until a person does `belay retry`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["revision"]))]
+    pub vetoed: Vec<Veto>,
+    /// `Ready`, `BrakeEngaged`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What a Rollout is doing.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutPhase {
+    /// The workload does not exist, is not yet complete for the first time, or cannot be governed.
+    Waiting,
+    /// The stable revision serves and nothing is on its way.
+    Stable,
+    /// A change waits, braked, because the Rollout is paused.
+    Held,
+    /// A release is on its way.
+    Releasing,
+    /// The workload's present template was rejected; the stable revision serves.
+    Rejected,
+    /// A change went past the brake; the workload's own rolling update runs.
+    Unguarded,
+}
+
+/// One pod template, by digest.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Ten characters of a digest of the pod template.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// The ReplicaSet that runs it.
+    #[schemars(length(max = 253))]
+    pub replica_set: String,
+    /// The container images, `container=image`, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 1024)))]
+    pub images: Vec<String>,
+}
+
+/// The mark that a rejected revision carries.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Veto {
+    /// The revision.
+    pub revision: String,
+    /// The Release that rejected it.
+    pub release: String,
+    /// Why, as a code.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}

@@ -1,0 +1,3 @@
+//! Belay lets changes of plain Kubernetes workloads out step by step, and catches them when they fail.
+
+pub mod api;
