@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod release;
 pub mod rollout;
 mod schema;
+pub mod validate;
 
 pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};
 pub use rollout::{Rollout, RolloutPhase, RolloutSpec, RolloutStatus};
