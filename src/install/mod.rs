@@ -118,7 +118,7 @@ pub fn files() -> Result<Vec<(&'static str, String)>, Error> {
 /// # Errors
 /// Fails when an object cannot be written as YAML.
 pub fn render_yaml(objects: &[Value]) -> Result<String, Error> {
-    let options = serde_saphyr::ser_options! { yaml_12: true, prefer_block_scalars: false };
+    let options = serde_saphyr::ser_options! { yaml_12: true, prefer_block_scalars: true };
     let mut out = String::new();
     for object in objects {
         let document = serde_saphyr::to_string_with_options(object, options.clone())

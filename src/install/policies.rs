@@ -33,13 +33,9 @@ fn brake_spec(operator_user: &str) -> Value {
         .collect();
     let variables: Vec<Value> =
         brake::variables().iter().map(|v| json!({"name": v.name, "expression": v.cel})).collect();
+    let governed = json!({"matchExpressions": [{"key": api::ROLLOUT_LABEL, "operator": "Exists"}]});
     json!({
-        "matchConstraints": {
-            "objectSelector": {"matchExpressions": [{"key": api::ROLLOUT_LABEL, "operator": "Exists"}]},
-            "resourceRules": [
-                {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]},
-            ],
-        },
+        "matchConstraints": constraints(&governed, "apps", &["v1"], &["UPDATE"], "deployments"),
         "failurePolicy": "Fail",
         // A webhook that changes the template after us is braked as well.
         "reinvocationPolicy": "IfNeeded",
@@ -60,14 +56,7 @@ fn stamp_spec() -> Value {
         indices.join(",")
     );
     json!({
-        "matchConstraints": {
-            "resourceRules": [{
-                "apiGroups": [api::GROUP],
-                "apiVersions": ["*"],
-                "operations": ["CREATE", "UPDATE"],
-                "resources": ["releases"],
-            }],
-        },
+        "matchConstraints": constraints(&json!({}), api::GROUP, &["*"], &["CREATE", "UPDATE"], "releases"),
         "failurePolicy": "Fail",
         "reinvocationPolicy": "IfNeeded",
         "matchConditions": [{"name": "has-commands", "expression": "has(object.spec.commands)"}],
@@ -76,6 +65,29 @@ fn stamp_spec() -> Value {
             "expression": "oldObject == null || !has(oldObject.spec.commands) ? 0 : oldObject.spec.commands.size()",
         }],
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+    })
+}
+
+/// Which writes the API server shows to a policy. All that it would fill in is said: the whole is one value to
+/// server-side apply, and would otherwise differ from itself.
+fn constraints(
+    objects: &Value,
+    group: &str,
+    versions: &[&str],
+    operations: &[&str],
+    resource: &str,
+) -> Value {
+    json!({
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": {},
+        "objectSelector": objects,
+        "resourceRules": [{
+            "apiGroups": [group],
+            "apiVersions": versions,
+            "operations": operations,
+            "resources": [resource],
+            "scope": "*",
+        }],
     })
 }
 

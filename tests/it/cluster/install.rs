@@ -9,7 +9,7 @@ use super::{Env, acting_as, resource};
 #[tokio::test]
 async fn a_second_installation_changes_nothing() {
     let Some(env) = Env::get().await else { return };
-    let objects = install::without_policies(install::objects(&Options::default()));
+    let objects = install::objects(&Options::default());
     let objects: Vec<Value> = objects.into_iter().filter(|o| o["kind"] != "Deployment").collect();
     install::apply(&env.admin, &objects, false).await.unwrap();
     for dry_run in [false, true] {
