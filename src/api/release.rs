@@ -28,6 +28,7 @@ use super::{Timestamp, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.message")
 )]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have the same type")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")

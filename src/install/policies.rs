@@ -19,9 +19,9 @@ const MAX_COMMANDS: u32 = 50;
 /// Both policies, each with the binding that puts it in force everywhere.
 pub(super) fn objects(options: &Options) -> Vec<Value> {
     vec![
-        policy(BRAKE, brake_spec(&options.operator_user)),
+        policy(BRAKE, &brake_spec(&options.operator_user)),
         binding(BRAKE),
-        policy(STAMP, stamp_spec()),
+        policy(STAMP, &stamp_spec()),
         binding(STAMP),
     ]
 }
@@ -91,7 +91,7 @@ fn constraints(
     })
 }
 
-fn policy(name: &str, spec: Value) -> Value {
+fn policy(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicy",
