@@ -92,7 +92,15 @@ pub async fn server_supports_policies(client: &Client) -> Result<bool, Error> {
 async fn apply_one(client: &Client, object: &Value, dry_run: bool) -> Result<Change, Error> {
     let (api, name) = api_of(client, object)?;
     let what = reference(object);
-    let before = deadline("read", &what, api.get_opt(&name)).await?;
+    let mut before = deadline("read", &what, api.get_opt(&name)).await?;
+    if before.as_ref().is_some_and(|b| b.metadata.deletion_timestamp.is_some()) {
+        // Left over from a removal that has not come to its end: nothing new can be put into it.
+        if dry_run {
+            return Ok(Change::Created);
+        }
+        wait_until_gone(&api, &name, &what).await?;
+        before = None;
+    }
     let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
     let after = deadline("apply", &what, api.patch(&name, &params, &Patch::Apply(object))).await?;
     let after = content(after);
@@ -132,6 +140,18 @@ async fn wait_until_established(client: &Client, crd: &Value) -> Result<(), Erro
         }
         sleep(POLL).await;
     }
+}
+
+/// Waits until an object that is being deleted is gone.
+pub(super) async fn wait_until_gone(api: &Api<DynamicObject>, name: &str, what: &str) -> Result<(), Error> {
+    let started = Instant::now();
+    while deadline("read", what, api.get_opt(name)).await?.is_some() {
+        if started.elapsed() > EFFECT_DEADLINE {
+            return Err(Error::StillThere { object: what.to_owned(), seconds: EFFECT_DEADLINE.as_secs() });
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// The resource of an object, in its namespace if it has one, and its name.

@@ -71,6 +71,32 @@ impl Options {
     }
 }
 
+/// What [`install`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// What became of each object, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Whether the policies are among them; if not, [`WITHOUT_POLICIES`] says what that means.
+    pub policies: bool,
+}
+
+/// Installs what this API server can take, and waits until it is in force. A dry run changes nothing, and does
+/// not wait.
+///
+/// # Errors
+/// Stops at the first object that is refused, and fails when a policy does not come into force. Safe to run
+/// again.
+pub async fn install(client: &kube::Client, options: &Options, dry_run: bool) -> Result<Installed, Error> {
+    let policies = server_supports_policies(client).await?;
+    let all = objects(options);
+    let chosen = if policies { all } else { without_policies(all) };
+    let outcomes = apply(client, &chosen, dry_run).await?;
+    if policies && !dry_run {
+        wait_for_policies(client, &options.namespace).await?;
+    }
+    Ok(Installed { outcomes, policies })
+}
+
 /// Everything that is installed, in the order in which it is applied.
 pub fn objects(options: &Options) -> Vec<Value> {
     [

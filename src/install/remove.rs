@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PartialObjectMeta};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::apply::{Change, EFFECT_DEADLINE, Outcome, api_of, deadline, is_not_found};
+use super::apply::{Change, Outcome, api_of, deadline, is_not_found, wait_until_gone};
 use super::{Error, reference};
 use crate::api::Rollout;
 
@@ -87,13 +87,7 @@ async fn remove_one(client: &Client, object: &Value) -> Result<Change, Error> {
         Err(Error::Request { source, .. }) if is_not_found(&source) => return Ok(Change::Absent),
         Err(error) => return Err(error),
     }
-    let started = Instant::now();
-    while deadline("read", &what, api.get_opt(&name)).await?.is_some() {
-        if started.elapsed() > EFFECT_DEADLINE {
-            return Err(Error::StillThere { object: what, seconds: EFFECT_DEADLINE.as_secs() });
-        }
-        sleep(super::apply::POLL).await;
-    }
+    wait_until_gone(&api, &name, &what).await?;
     Ok(Change::Removed)
 }
 

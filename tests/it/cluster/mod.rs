@@ -65,6 +65,9 @@ impl Env {
             Ok(Err(error)) => return Err(format!("the API server cannot be reached: {error}")),
             Err(_) => return Err("the API server does not answer within 10 seconds".to_owned()),
         }
+        if !belay::install::server_supports_policies(&admin).await.map_err(|e| e.to_string())? {
+            return Err("the API server has no MutatingAdmissionPolicy, which Kubernetes 1.36 has".to_owned());
+        }
         Ok(Self {
             admin,
             alice: user("alice").await?,
