@@ -294,7 +294,11 @@ fn proof_needs_all_guards_data_and_is_reset_by_a_step() {
     let next = start_step(&proven);
     assert!(matches!(verdict(&next, &two), Verdict::Collecting { guards } if guards.len() == 2));
     assert_eq!(next.guards[0].safe_from, 39);
-    assert_eq!(next.guards[0].strict_bets, proven.guards[0].strict_bets, "evidence of harm goes on");
+    assert_eq!(
+        next.guards[0].strict_bets.map(f64::to_bits),
+        proven.guards[0].strict_bets.map(f64::to_bits),
+        "evidence of harm goes on"
+    );
     assert_eq!(verdict(&AnalysisState::default(), &plan(&[])), Verdict::Proven, "no guard, nothing to prove");
     assert!(
         matches!(verdict(&AnalysisState::default(), &two), Verdict::Collecting { guards } if guards.len() == 2)
@@ -340,6 +344,24 @@ fn a_state_without_its_newer_fields_is_a_fresh_one() {
     let look: Look = serde_json::from_str("[5, 1, 250, 4, 4750]").unwrap();
     assert_eq!((look.counts, look.spread.to_bits()), (counts(1.0, 250.0, 4.0, 4750.0), 1.0_f64.to_bits()));
     assert_eq!(serde_json::to_string(&look).unwrap(), "[5.0,1.0,250.0,4.0,4750.0]");
+}
+
+/// The state is part of a custom resource: arrays have their bounds, and the numbers of a look are one array.
+#[test]
+fn the_schema_has_bounds() {
+    use kube::CustomResourceExt as _;
+    let crd = serde_json::to_value(crate::api::Release::crd()).unwrap();
+    let properties =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/analysis/properties";
+    let guard = &crd.pointer(properties).unwrap()["guards"]["items"]["properties"];
+    let bounds = |schema: &serde_json::Value| (schema["minItems"].as_u64(), schema["maxItems"].as_u64());
+    assert_eq!(bounds(&guard["recent"]), (None, Some(360)));
+    assert_eq!(bounds(&guard["recent"]["items"]), (Some(5), Some(7)));
+    assert_eq!(guard["recent"]["items"]["items"]["type"], "number");
+    assert_eq!(bounds(&guard["strictBets"]), (Some(7), Some(7)));
+    assert_eq!(bounds(&guard["safeBets"]), (Some(6), Some(6)));
+    assert_eq!(guard["counters"]["maxProperties"], 1000);
+    assert_eq!(guard["counters"]["additionalProperties"]["properties"]["total"]["maxProperties"], 200);
 }
 
 /// What happens at one tick of a history.
@@ -421,7 +443,7 @@ proptest! {
         ));
         prop_assert_eq!(sums, expected);
         let pods = state.guards[0].stable_pods.values().fold([0.0, 0.0], |sum, pod| [sum[0] + pod[0], sum[1] + pod[1]]);
-        prop_assert_eq!(pods, [expected.stable_bad, expected.stable_total]);
+        prop_assert_eq!(pods.map(f64::to_bits), [expected.stable_bad, expected.stable_total].map(f64::to_bits));
     }
 
     /// Whatever the numbers are, nothing panics and everything that is kept can be written as JSON.

@@ -50,6 +50,7 @@ pub fn series(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
 }
 
 /// A reading of one bad series (left out when negative) and one of all events.
+#[expect(clippy::unnecessary_wraps, reason = "samples take an option; most tests give a reading")]
 pub fn reading(bad: f64, total: f64) -> Option<Reading> {
     let bad = if bad < 0.0 { BTreeMap::new() } else { series(&[("500", bad)]) };
     Some(Reading { bad, total: series(&[("all", total)]) })

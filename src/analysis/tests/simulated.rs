@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// Binomial by inversion; fine for means up to some hundreds.
-    fn binomial(&mut self, n: u32, p: f64) -> f64 {
+    fn binomial(&mut self, n: u32, p: f64) -> u32 {
         let mut mass = (f64::from(n) * (-p).ln_1p()).exp();
         let (mut below, odds, u) = (mass, p / (1.0 - p), self.uniform());
         let mut k = 0;
@@ -27,7 +27,7 @@ impl Random {
             mass *= f64::from(n - k + 1) / f64::from(k) * odds;
             below += mass;
         }
-        f64::from(k)
+        k
     }
 
     /// Normal by the sum of twelve.
@@ -50,9 +50,9 @@ fn run(
     for number in 1..=LOOKS {
         let (canary, stable) = rates(number);
         let counts = Counts {
-            canary_bad: random.binomial(250, canary),
+            canary_bad: f64::from(random.binomial(250, canary)),
             canary_total: 250.0,
-            stable_bad: random.binomial(4750, stable),
+            stable_bad: f64::from(random.binomial(4750, stable)),
             stable_total: 4750.0,
         };
         take(&mut guard, limit, LOOKS, &Look { second: 0.0, counts, dispersion: 1.0, spread: 1.0 });
@@ -157,7 +157,7 @@ fn release(random: &mut Random, times: f64, sd: f64, burst: f64, looks: u32) -> 
                     if index < 2 { (Side::Canary, 125, times) } else { (Side::Stable, 475, 1.0) };
                 // Bursts: fewer starts, each with a geometric number of errors.
                 let mut bad = 0.0;
-                for _ in 0..random.binomial(all, rate * times / burst) as u32 {
+                for _ in 0..random.binomial(all, rate * times / burst) {
                     bad += 1.0;
                     while random.uniform() > 1.0 / burst {
                         bad += 1.0;
