@@ -34,8 +34,8 @@ type Values = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// One answer per target, in their order.
 ///
-/// Bad events are asked for before all events: a scrape between the two can then only make the canary and stable
-/// look better alike, never produce an error without its request.
+/// Bad events are asked for before all events: an error that arrives between the two questions counts in the next
+/// look, and there is never an error without its request.
 pub(super) async fn query(
     http: &Http,
     plan: &Plan,
