@@ -44,9 +44,6 @@ pub enum OperatorError {
     /// No cluster.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The HTTP client for metrics could not be made.
-    #[error("the client for metrics cannot be made")]
-    Http(#[source] crate::cluster::http::HttpError),
     /// The pages cannot be served.
     #[error("cannot serve probes and figures on {address}")]
     Listen {

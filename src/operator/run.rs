@@ -68,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let config = options.target.config().await?;
     let watching = watching_client(config.clone())?;
     let client = client(config)?;
-    let http = Arc::new(Http::new().map_err(OperatorError::Http)?);
+    let http = Arc::new(Http::new());
     let state = Arc::new(server::State::default());
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let pages = serve_pages(&options, &state, stopped).await?;
@@ -412,7 +412,7 @@ impl Loop {
             let at = now();
             let look = tokio::time::timeout(LOOK_DEADLINE, query::sample(&http, &plan, &targets, at));
             let sample = look.await.unwrap_or_else(|_| Sample {
-                at: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(at).0,
+                at,
                 outcome: Err(format!("the look took longer than {} s", LOOK_DEADLINE.as_secs())),
             });
             // The main loop is gone only when the process ends.
