@@ -25,6 +25,7 @@ pub mod api;
 pub mod clock;
 pub mod cluster;
 pub mod decide;
+pub mod install;
 pub mod observe;
 pub mod operator;
 pub mod server;

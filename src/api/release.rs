@@ -126,7 +126,7 @@ pub struct Command {
     pub reason: Option<String>,
     /// Who. Set by the API server from the request's user; what a client claims is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 300))]
+    #[schemars(length(max = 512))]
     pub by: Option<String>,
 }
 
