@@ -18,7 +18,7 @@ async fn main() {
             println!("{r:?}");
         }
         _ => {
-            for (f, s) in belay::install::files() {
+            for (f, s) in belay::install::files().unwrap() {
                 std::fs::write(format!("manifests/{f}"), s).unwrap();
             }
         }
