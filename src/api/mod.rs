@@ -35,7 +35,8 @@ pub const RELEASE_ANNOTATION: &str = "belay.dev/release";
 /// Annotation on a canary ReplicaSet that was stopped: why. Written together with `replicas: 0`, so that
 /// a restart between this write and the next never raises the weight again.
 pub const STOPPED_ANNOTATION: &str = "belay.dev/stopped";
-/// Annotation on an autoscaler whose floor a release holds: the `minReplicas` to give back (`none` if unset).
+/// Annotation on an autoscaler whose floor a release holds: `BEFORE/FLOOR`, the
+/// `minReplicas` to give back (`none` if unset) and the one that Belay set.
 pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
 /// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
 pub const FINALIZER: &str = "belay.dev/rope";
