@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::evidence::NEEDED_SAFE;
+use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
 use super::{Matchers, MatchersError, Tolerance, ToleranceError};
+use crate::api::evidence::Counts;
 use crate::api::rollout::{
     Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
 };
@@ -219,6 +220,31 @@ impl Plan {
     /// Evidence that the strict key of one guard needs: 1/(α·v) with equal weights v of the guards.
     pub fn needed_strict(&self) -> f64 {
         self.alpha_inverse * self.guards.len().max(1) as f64
+    }
+
+    /// About how long the proof of safety takes, in seconds, if the canary is as good as stable; nothing when it
+    /// would not come. `stable_rate` is the share of bad events, the others are events per second of each version.
+    ///
+    /// The evidence of each bet grows by its expected logarithm per second; the guard is proven when the quickest
+    /// bet alone makes the mean of the six large enough.
+    pub fn expected_seconds_to_proof(
+        &self,
+        stable_rate: f64,
+        canary_per_second: f64,
+        stable_per_second: f64,
+    ) -> Option<f64> {
+        let second = Counts {
+            canary_bad: stable_rate * canary_per_second,
+            canary_total: canary_per_second,
+            stable_bad: stable_rate * stable_per_second,
+            stable_total: stable_per_second,
+        };
+        let seconds = self.guards.iter().map(|guard| {
+            let limit = guard.tolerance.limit().safe();
+            let growth = SAFE_GRID.iter().map(|kappa| log_e(*kappa, limit, &second)).fold(0.0, f64::max);
+            (NEEDED_SAFE * SAFE_GRID.len() as f64).ln() / growth
+        });
+        seconds.reduce(f64::max).filter(|seconds| seconds.is_finite())
     }
 
     /// Evidence of safety that each guard needs.
