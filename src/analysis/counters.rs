@@ -71,5 +71,7 @@ fn digest(series: &str) -> String {
     let hash = series.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (0..11).map(|index| char::from(ALPHABET[usize::from((hash >> (6 * index)) as u8 & 63)])).collect()
+    (0..11)
+        .map(|index| char::from(ALPHABET[usize::from((hash >> (6 * index)).to_le_bytes()[0] & 63)]))
+        .collect()
 }

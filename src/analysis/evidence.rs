@@ -2,7 +2,7 @@
 //!
 //! An e-value has an expectation of at most 1 when the canary is within the limit. E-values of successive looks
 //! multiply, and the probability that such a product ever reaches 1/α is at most α however often one looks
-//! (Ville's inequality; Howard, Ramdas, McAuliffe & Sekhon 2021, arXiv 1810.08240).
+//! (Ville's inequality; Howard et al. 2021, arXiv 1810.08240).
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,7 @@ impl Limit {
     pub const STRICT: Self = Self { ratio: 1.0, points: 0.0 };
 
     /// The limit for the proof of safety: looser than the tolerance, at least 1.5x, and 0.1 points more.
+    #[must_use]
     pub fn safe(self) -> Self {
         Self { ratio: self.ratio.max(1.5), points: self.points + 0.001 }
     }
@@ -115,7 +116,7 @@ pub fn take(guard: &mut GuardState, tolerance: Limit, planned: u32, look: &Look)
 /// rounded up to thousandths so that a recorded look can be repeated exactly. From past looks only.
 ///
 /// `φ = (Σ_looks Σ_p (x_p − e_p)²/e_p + 5·f) / (Σ freedom + 5·f)`, f = pods − 1, at least 1 (Pearson's estimate,
-/// McCullagh & Nelder 1989, §4.5, shrunk towards 1).
+/// Nelder & Wedderburn's quasi-likelihood, shrunk towards 1).
 pub fn dispersion(past: &Dispersion, stable_pods: usize) -> f64 {
     let prior = DISPERSION_PRIOR * (stable_pods.saturating_sub(1).max(1)) as f64;
     round_up((past.squares + prior) / (past.freedom + prior))
@@ -152,7 +153,7 @@ fn scatter<'a>(pods: impl Iterator<Item = &'a [f64; 2]> + Clone) -> Option<(f64,
 /// least 1, rounded up to thousandths. From past looks only.
 ///
 /// With Q the scatter of the pods' running totals: only when Q/φ exceeds the 95 % point of χ² with M − 1 degrees,
-/// `τ² = (Q/φ − (M − 1))·φ / (Σe − Σe²/Σe)` (DerSimonian & Laird 1986) and the factor is
+/// `τ² = (Q/φ − (M − 1))·φ / (Σe − Σe²/Σe)` (the moment estimator of a meta-analysis, Laird 1986) and the factor is
 /// `exp(t₀.₉₉(M − 1)·τ·√(1/m + 1/M))` with m canary pods.
 pub fn spread(stable_pods: &BTreeMap<String, [f64; 2]>, dispersion: f64, canary_pods: usize) -> f64 {
     let Some((q, freedom)) = scatter(stable_pods.values()) else { return 1.0 };
@@ -190,7 +191,7 @@ fn chi_square_95(freedom: f64) -> f64 {
 /// Stegun 26.7.5), within 0.1 %.
 fn student_99(freedom: f64) -> f64 {
     const TABLE: [f64; 20] = [
-        31.821, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718, 2.681, 2.650, 2.624,
+        31.821, 6.965, 4.541, 3.747, 3.365, 3.143, 2.998, 2.896, 2.821, 2.764, 2.718_1, 2.681, 2.650, 2.624,
         2.602, 2.583, 2.567, 2.552, 2.539, 2.528,
     ];
     tabulated(&TABLE, freedom)

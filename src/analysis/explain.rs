@@ -1,5 +1,7 @@
 //! Why a release was rolled back, held or let on, in numbers and in words.
 
+use std::fmt::Write as _;
+
 use super::evidence::{CAP, take};
 use super::{GuardPlan, Interval, Plan, Tolerance, ratio_interval};
 use crate::api::evidence::{Counts, GuardState};
@@ -93,8 +95,7 @@ fn would_run_with(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Option<
         return None;
     }
     let with = |tenths: u32| Tolerance { factor: f64::from(tenths) / 10.0, ..guard.tolerance };
-    let (mut fails, mut holds) =
-        ((guard.tolerance.factor * 10.0).floor().clamp(10.0, 10_000.0) as u32, 10_000);
+    let (mut fails, mut holds) = (10, 10_000);
     if !would_fail(state, guard.tolerance, plan) || would_fail(state, with(holds), plan) {
         return None;
     }
@@ -133,7 +134,8 @@ pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
         .filter(|_| e.tolerance.points > 0.0 || e.tolerance.factor > 1.0)
         .map(|rate| format!(" ({} at stable's present rate)", percent(rate)))
         .unwrap_or_default();
-    text.push_str(&format!(
+    let _ = write!(
+        text,
         "Evidence that it is worse: {} (needs {}). Evidence that it is beyond the tolerance {}{tolerated}: {} (needs \
          {}). {} look{}; no look may count more than {:.2}x.",
         amount(e.strict),
@@ -144,34 +146,30 @@ pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
         grouped(f64::from(e.looks)),
         if e.looks == 1 { "" } else { "s" },
         e.cap,
-    ));
+    );
     if e.dispersion > 1.05 {
-        text.push_str(&format!(
-            " Stable's bad events come in bursts: evidence counts 1/{:.1}.",
-            e.dispersion
-        ));
+        let _ = write!(text, " Stable's bad events come in bursts: evidence counts 1/{:.1}.", e.dispersion);
     }
     if e.spread > 1.0 {
-        text.push_str(&format!(
-            " Stable's pods differ among themselves: limits widened by {:.2}x.",
-            e.spread
-        ));
+        let _ = write!(text, " Stable's pods differ among themselves: limits widened by {:.2}x.", e.spread);
     }
     text.push('\n');
     if e.strict >= e.needed_strict && e.margin >= e.needed_margin {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "A release that is no worse than stable gets here in fewer than 1 of {} releases.",
             grouped(e.one_in)
-        ));
+        );
         if let Some(tolerance) = e.would_run_with {
-            text.push_str(&format!(" With a tolerance of about {tolerance} it would still be running."));
+            let _ = write!(text, " With a tolerance of about {tolerance} it would still be running.");
         }
     } else {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "Evidence that it is safe at this step: {} (needs {}).",
             amount(e.safe),
             amount(e.needed_safe)
-        ));
+        );
     }
     text
 }

@@ -64,16 +64,9 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
         }
     }
     next.looks = next.looks.saturating_add(u32::from(looked));
-    match no_data {
-        Some(reason) => {
-            next.no_data_since.get_or_insert_with(|| at.into());
-            next.no_data_reason = Some(reason.chars().take(REASON_LENGTH).collect());
-        }
-        None => {
-            next.no_data_since = None;
-            next.no_data_reason = None;
-        }
-    }
+    next.no_data_reason = no_data.map(|reason| reason.chars().take(REASON_LENGTH).collect());
+    next.no_data_since =
+        next.no_data_reason.is_some().then(|| next.no_data_since.unwrap_or_else(|| at.into()));
     next
 }
 

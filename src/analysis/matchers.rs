@@ -1,4 +1,4 @@
-//! Label matchers as in PromQL, without the braces: `code=~"5..",method="GET"`.
+//! Label matchers as in `PromQL`, without the braces: `code=~"5..",method="GET"`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +42,7 @@ pub struct MatchersError {
 }
 
 impl Matchers {
-    /// Whether all matchers hold. As in PromQL a label that is absent has the empty string as its value, and an
+    /// Whether all matchers hold. As in `PromQL` a label that is absent has the empty string as its value, and an
     /// expression must match the whole value.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|matcher| {
@@ -68,7 +68,7 @@ impl PartialEq for Matchers {
     }
 }
 
-/// As PromQL reads it, without braces.
+/// As `PromQL` reads it, without braces.
 impl fmt::Display for Matchers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, matcher) in self.0.iter().enumerate() {
@@ -85,7 +85,7 @@ impl fmt::Display for Matchers {
     }
 }
 
-/// A PromQL string in double quotes.
+/// A `PromQL` string in double quotes.
 pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::with_capacity(value.len() + 2);
     quoted.push('"');
@@ -209,9 +209,8 @@ impl Reader {
     }
 
     fn string(&mut self) -> Result<String, MatchersError> {
-        let quote = match self.peek() {
-            Some(quote @ ('"' | '\'' | '`')) => quote,
-            _ => return Err(self.error("expected a value in quotes")),
+        let Some(quote @ ('"' | '\'' | '`')) = self.peek() else {
+            return Err(self.error("expected a value in quotes"));
         };
         let start = self.position;
         self.position += 1;
@@ -325,8 +324,8 @@ mod tests {
     fn says_where_and_what() {
         for (text, position, said) in [
             (r#"{code="5"}"#, 1, "without braces"),
-            (r#"code"#, 5, "expected one of"),
-            (r#"code=5"#, 6, "in quotes"),
+            (r"code", 5, "expected one of"),
+            (r"code=5", 6, "in quotes"),
             (r#"code="5"#, 6, "closing quote"),
             (r#"code="5" method="x""#, 10, "expected a comma"),
             (r#"code=~"5(""#, 7, "not a regular expression: unclosed group"),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::evidence::NEEDED_SAFE;
+use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
 use super::{Matchers, MatchersError, Tolerance, ToleranceError};
+use crate::api::evidence::Counts;
 use crate::api::rollout::{
     Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
 };
@@ -221,6 +222,31 @@ impl Plan {
         self.alpha_inverse * self.guards.len().max(1) as f64
     }
 
+    /// About how long the proof of safety takes, in seconds, if the canary is as good as stable; nothing when it
+    /// would not come. `stable_rate` is the share of bad events, the others are events per second of each version.
+    ///
+    /// The evidence of each bet grows by its expected logarithm per second; the guard is proven when the quickest
+    /// bet alone makes the mean of the six large enough.
+    pub fn expected_seconds_to_proof(
+        &self,
+        stable_rate: f64,
+        canary_per_second: f64,
+        stable_per_second: f64,
+    ) -> Option<f64> {
+        let second = Counts {
+            canary_bad: stable_rate * canary_per_second,
+            canary_total: canary_per_second,
+            stable_bad: stable_rate * stable_per_second,
+            stable_total: stable_per_second,
+        };
+        let seconds = self.guards.iter().map(|guard| {
+            let limit = guard.tolerance.limit().safe();
+            let growth = SAFE_GRID.iter().map(|kappa| log_e(*kappa, limit, &second)).fold(0.0, f64::max);
+            (NEEDED_SAFE * SAFE_GRID.len() as f64).ln() / growth
+        });
+        seconds.reduce(f64::max).filter(|seconds| seconds.is_finite())
+    }
+
     /// Evidence of safety that each guard needs.
     pub fn needed_safe(&self) -> f64 {
         NEEDED_SAFE
@@ -295,5 +321,87 @@ fn resolve_source(metrics: &Metrics) -> Result<Source, PlanError> {
             })
         }
         _ => Err(PlanError::TwoSources),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolve(analysis: serde_json::Value) -> Result<Plan, PlanError> {
+        Plan::resolve(&serde_json::from_value(analysis).unwrap(), 3)
+    }
+
+    fn guard(name: &str, matchers: &str, tolerate: &str) -> serde_json::Value {
+        let bad = json!({"metric": "http_requests_total", "match": matchers});
+        json!({"name": name, "ratio": {"bad": bad, "total": {"metric": "http_requests_total"}, "tolerate": tolerate}})
+    }
+
+    #[test]
+    fn fills_in_the_defaults() {
+        let plan = resolve(json!({
+            "metrics": {"pods": {"port": 8080}},
+            "guards": [guard("errors", r#"code=~"5..""#, "1.2x + 0.1%"), guard("all", "", "1x")],
+        }))
+        .unwrap();
+        assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(5), Duration::from_secs(60)));
+        assert_eq!((plan.planned_looks, plan.needed_margin.to_bits()), (12, 10.0_f64.to_bits()));
+        assert!((plan.needed_strict() - 200.0).abs() < 1e-9, "two guards, equal weights");
+        assert_eq!(plan.source, Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }));
+        assert_eq!(plan.guards[0].bad.to_string(), r#"http_requests_total{code=~"5.."}"#);
+        assert_eq!(plan.guards[1].bad.to_string(), "http_requests_total");
+        assert_eq!(plan.on_no_data.rollback_at(Timestamp::UNIX_EPOCH), None);
+        assert!(resolve(json!({})).unwrap().guards.is_empty(), "no guards: by time only");
+    }
+
+    #[test]
+    fn reads_what_is_set() {
+        let plan = resolve(json!({
+            "interval": "15s", "warmUp": "0s", "confidence": "careful", "onInconclusive": "promote",
+            "onNoData": {"after": "30m", "then": "rollback"},
+            "metrics": {"prometheus": {"url": "https://prom.monitoring:9090/", "namespaceLabel": "", "podLabel": "p"}},
+        }))
+        .unwrap();
+        assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(15), Duration::ZERO));
+        assert!((plan.needed_strict() - 1000.0).abs() < 1e-9 && (plan.needed_margin - 20.0).abs() < 1e-9);
+        let (url, pod_label) = ("https://prom.monitoring:9090".to_owned(), "p".to_owned());
+        assert_eq!(plan.source, Some(Source::Prometheus { url, pod_label, namespace_label: None }));
+        let since = Timestamp::UNIX_EPOCH;
+        let after = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert!(plan.on_no_data.rollback_due(since, after(1800)));
+        assert!(
+            !plan.on_no_data.rollback_due(since, after(1799))
+                && !plan.on_no_data.rollback_due(since, after(-5))
+        );
+        assert_eq!(plan.on_no_data.rollback_at(since), Some(after(1800)));
+    }
+
+    #[test]
+    fn says_which_field_is_wrong() {
+        let pods = json!({"pods": {"port": 80}});
+        let url = |url: &str| json!({"metrics": {"prometheus": {"url": url}}});
+        for (analysis, said) in [
+            (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards"),
+            (json!({"metrics": {}}), "exactly one of pods and prometheus"),
+            (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
+            (json!({"metrics": {"pods": {"port": 80, "path": "/a b"}}}), "pods.path"),
+            (json!({"interval": "500ms"}), "spec.analysis.interval"),
+            (json!({"onNoData": {"then": "rollback"}}), "spec.analysis.onNoData.after"),
+            (url("ftp://host"), "must start with http"),
+            (url("http:///path"), "host is missing"),
+            (url("http://me:hunter2@host"), "user and password"),
+            (url("http://host?x=hunter2"), "neither"),
+            (
+                json!({"metrics": pods, "guards": [guard("a", "", "1x"), guard("a", "", "1x")]}),
+                "is there twice",
+            ),
+            (json!({"metrics": pods, "guards": [guard("a", "", "2")]}), "guards[a].ratio.tolerate"),
+            (json!({"metrics": pods, "guards": [guard("a", "x", "2x")]}), "guards[a].ratio.bad.match"),
+        ] {
+            let error = resolve(analysis).unwrap_err().to_string();
+            assert!(error.contains(said) && !error.contains("hunter2"), "{said}: {error}");
+        }
     }
 }

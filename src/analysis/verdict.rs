@@ -57,10 +57,11 @@ pub struct Finding {
 pub fn verdict(state: &AnalysisState, plan: &Plan) -> Verdict {
     let needed_strict = plan.needed_strict();
     let failed = |guard: &&GuardState| guard.strict >= needed_strict && guard.margin >= plan.needed_margin;
-    let guilty = state.guards.iter().filter(failed).max_by(|a, b| {
-        // Of equals the first one in the plan, so that the answer does not depend on how the maximum is taken.
-        a.margin.total_cmp(&b.margin).then(std::cmp::Ordering::Greater)
-    });
+    let guilty = state
+        .guards
+        .iter()
+        .filter(failed)
+        .reduce(|best, guard| if guard.margin > best.margin { guard } else { best });
     if let Some(guard) = guilty {
         return Verdict::Rollback(Finding {
             guard: guard.name.clone(),

@@ -28,6 +28,7 @@ use super::{Timestamp, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.message")
 )]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have the same type")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")
@@ -126,7 +127,7 @@ pub struct Command {
     pub reason: Option<String>,
     /// Who. Set by the API server from the request's user; what a client claims is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 300))]
+    #[schemars(length(max = 512))]
     pub by: Option<String>,
 }
 

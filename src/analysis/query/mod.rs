@@ -5,6 +5,8 @@
 
 mod pods;
 mod prometheus;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::net::IpAddr;
@@ -103,17 +105,11 @@ fn gathered(
     cold: &[&Target],
 ) -> Result<Vec<PodSample>, String> {
     for side in [Side::Canary, Side::Stable] {
-        let mut of_side = warm.iter().zip(&answers).filter(|(target, _)| target.side == side).peekable();
-        let asked = of_side.peek().is_some();
-        let problems: Vec<&String> = of_side
-            .by_ref()
-            .map_while(|(_, (readings, problem))| {
-                problem.as_ref().filter(|_| readings.iter().all(Option::is_none))
-            })
-            .collect();
-        let all_failed = problems.len() == warm.iter().filter(|target| target.side == side).count();
-        if let (true, true, Some(first)) = (asked, all_failed, problems.first()) {
-            return Err(format!("no {side} pod could be measured: {first}"));
+        let of_side = warm.iter().zip(&answers).filter(|(target, _)| target.side == side);
+        let failed = of_side.clone().all(|(_, (readings, _))| readings.iter().all(Option::is_none));
+        let problem = of_side.clone().find_map(|(_, (_, problem))| problem.as_deref());
+        if let (true, Some(problem)) = (failed, problem) {
+            return Err(format!("no {side} pod could be measured: {problem}"));
         }
     }
     let measured = warm.iter().zip(answers).map(|(target, (guards, problem))| pod(target, guards, problem));

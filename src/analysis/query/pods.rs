@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 
 use super::{Answer, Target, parse_page};
 use crate::analysis::{Plan, Reading};
@@ -22,13 +23,17 @@ pub(super) async fn scrape(
     port: u16,
     path: &str,
 ) -> Vec<Answer> {
-    let pages = targets.iter().map(|target| async move {
-        match readings(http, plan, target.ip, port, path).await {
-            Ok(readings) => (readings.into_iter().map(Some).collect(), None),
-            Err(reason) => (vec![None; plan.guards.len()], Some(format!("pod {}: {reason}", target.name))),
-        }
-    });
+    // Boxed, so that the caller's future stays `Send` for every lifetime of the targets.
+    let pages: Vec<BoxFuture<'_, Answer>> =
+        targets.iter().map(|target| page(http, plan, target, port, path).boxed()).collect();
     stream::iter(pages).buffered(AT_ONCE).collect().await
+}
+
+async fn page(http: &Http, plan: &Plan, target: &Target, port: u16, path: &str) -> Answer {
+    match readings(http, plan, target.ip, port, path).await {
+        Ok(readings) => (readings.into_iter().map(Some).collect(), None),
+        Err(reason) => (vec![None; plan.guards.len()], Some(format!("pod {}: {reason}", target.name))),
+    }
 }
 
 async fn readings(

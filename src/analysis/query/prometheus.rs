@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::text::key;
 use super::{Answer, Target};
 use crate::analysis::matchers::quote;
-use crate::analysis::{CounterPlan, Labels, Plan, Reading};
+use crate::analysis::{CounterPlan, GuardPlan, Labels, Plan, Reading};
 use crate::cluster::http::{Http, Limits};
 
 /// Queries that run at the same time.
@@ -34,8 +35,8 @@ type Values = BTreeMap<String, BTreeMap<String, f64>>;
 
 /// One answer per target, in their order.
 ///
-/// Bad events are asked for before all events: a scrape between the two can then only make the canary and stable
-/// look better alike, never produce an error without its request.
+/// Bad events are asked for before all events: an error that arrives between the two questions counts in the next
+/// look, and there is never an error without its request.
 pub(super) async fn query(
     http: &Http,
     plan: &Plan,
@@ -46,8 +47,9 @@ pub(super) async fn query(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
-    let bad = all(http, server, targets, now, plan.guards.iter().map(|guard| &guard.bad)).await;
-    let total = all(http, server, targets, now, plan.guards.iter().map(|guard| &guard.total)).await;
+    let counters = |which: fn(&GuardPlan) -> &CounterPlan| plan.guards.iter().map(which).collect();
+    let bad = all(http, server, targets, now, counters(|guard| &guard.bad)).await;
+    let total = all(http, server, targets, now, counters(|guard| &guard.total)).await;
     let mut first_problem = None;
     let guards: Vec<Option<(&Values, &Values)>> = plan
         .guards
@@ -84,19 +86,20 @@ pub(super) async fn query(
 }
 
 /// The answers by counter; one that several guards share is asked for once.
-async fn all<'a>(
+async fn all(
     http: &Http,
     server: &Server<'_>,
     targets: &[&Target],
     now: Timestamp,
-    counters: impl Iterator<Item = &'a CounterPlan>,
+    counters: Vec<&CounterPlan>,
 ) -> BTreeMap<String, Result<Values, String>> {
     let distinct: BTreeMap<String, &CounterPlan> =
-        counters.map(|counter| (counter.to_string(), counter)).collect();
-    let queries = distinct.into_iter().map(|(name, counter)| async move {
-        let answer = one(http, server, targets, now, counter).await;
-        (name, answer)
-    });
+        counters.into_iter().map(|counter| (counter.to_string(), counter)).collect();
+    // Boxed, so that the caller's future stays `Send` for every lifetime of the targets.
+    let queries: Vec<BoxFuture<'_, _>> = distinct
+        .into_iter()
+        .map(|(name, counter)| one(http, server, targets, now, counter).map(|answer| (name, answer)).boxed())
+        .collect();
     stream::iter(queries).buffered(AT_ONCE).collect().await
 }
 

@@ -1,4 +1,4 @@
-//! The text format of metrics pages: Prometheus 0.0.4, and OpenMetrics 1.0 as far as counters go.
+//! The text format of metrics pages: Prometheus 0.0.4, and `OpenMetrics` 1.0 as far as counters go.
 
 use std::fmt::Write as _;
 
@@ -57,8 +57,11 @@ pub fn parse_page(body: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Seri
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let start = text.trim_start();
     if start.starts_with(['<', '{', '[']) {
-        let end = |c: char| c.is_whitespace() || c == '>' || c == ',';
-        let length = start.char_indices().take(20).find(|(_, c)| end(*c)).map_or(1, |(index, _)| index);
+        // Of a tag its name, so that the message says what it is; of anything else the first character.
+        let tag = start.char_indices().take(20).take_while(|(_, c)| !c.is_whitespace() && *c != '>');
+        let length =
+            if start.starts_with('<') { tag.map(|(index, c)| index + c.len_utf8()).last() } else { Some(1) };
+        let length = length.unwrap_or(1);
         return Err(PageError::NotMetrics(start.get(..length).unwrap_or("<").to_lowercase()));
     }
     let mut series = Vec::new();
