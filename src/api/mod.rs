@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod release;
 pub mod rollout;
 mod schema;
+pub mod validate;
 
 pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};
 pub use rollout::{Rollout, RolloutPhase, RolloutSpec, RolloutStatus};
@@ -25,12 +26,17 @@ pub const ROLLOUT_LABEL: &str = "belay.dev/rollout";
 /// Label on a workload while a release runs: the revision that is on its way. The brake holds the
 /// workload paused as long as it is there. On a borrowed object it is an annotation with the Release's name.
 pub const RELEASE_LABEL: &str = "belay.dev/release";
+/// Label that the brake puts on a workload whose changed template it stopped. As long as it is there and the
+/// workload is paused, only Belay's account can unpause it; once unpaused it means nothing, and the next
+/// write of anybody takes it off.
+pub const BRAKED_LABEL: &str = "belay.dev/braked";
 /// Annotation on a canary ReplicaSet: the Release it belongs to.
 pub const RELEASE_ANNOTATION: &str = "belay.dev/release";
 /// Annotation on a canary ReplicaSet that was stopped: why. Written together with `replicas: 0`, so that
 /// a restart between this write and the next never raises the weight again.
 pub const STOPPED_ANNOTATION: &str = "belay.dev/stopped";
-/// Annotation on an autoscaler whose floor a release holds: the `minReplicas` to give back (`none` if unset).
+/// Annotation on an autoscaler whose floor a release holds: `BEFORE/FLOOR`, the
+/// `minReplicas` to give back (`none` if unset) and the one that Belay set.
 pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
 /// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
 pub const FINALIZER: &str = "belay.dev/rope";

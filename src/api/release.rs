@@ -28,9 +28,10 @@ use super::{Timestamp, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.message")
 )]
+#[expect(clippy::duplicated_attributes, reason = "several print columns have the same type")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")
+    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")
         .message("spec is immutable except for commands; edit the Rollout, the next release will use it"),
     validation = Rule::new("!has(oldSelf.commands) || oldSelf.commands.size() == 0 || (has(self.commands) && self.commands.size() >= oldSelf.commands.size() && [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49].all(i, i >= oldSelf.commands.size() || self.commands[i] == oldSelf.commands[i]))")
         .message("spec.commands is append-only; add your command at the end"),
@@ -43,6 +44,9 @@ pub struct ReleaseSpec {
     pub rollout: String,
     /// The workload, with the uid it had at the start.
     pub workload: WorkloadIdentity,
+    /// Pods that the workload wanted at the start.
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
     /// The revision that served at the start.
     pub from: Revision,
     /// The revision that is to serve.
@@ -123,7 +127,7 @@ pub struct Command {
     pub reason: Option<String>,
     /// Who. Set by the API server from the request's user; what a client claims is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 300))]
+    #[schemars(length(max = 512))]
     pub by: Option<String>,
 }
 
@@ -176,6 +180,9 @@ pub struct ReleaseStatus {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// The longest time in seconds that a stable pod was unready during this release.
+    #[serde(default)]
+    pub longest_stable_unready_seconds: f64,
     /// What became of each command, in the order of `spec.commands`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]

@@ -255,7 +255,7 @@ pub enum NoDataThen {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.pods) != has(self.prometheus)")
-        .message("spec.analysis.metrics: exactly one of pods and prometheus; remove the other")
+        .message("spec.analysis.metrics: exactly one of pods and prometheus: set one, remove the other")
 )]
 pub struct Metrics {
     /// The operator itself reads the pods' metrics page.

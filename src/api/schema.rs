@@ -7,7 +7,10 @@ pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 32,
-        "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$",
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+            "message": "write a duration with units, not negative, such as 90s or 2m30s",
+        }],
     })
 }
 

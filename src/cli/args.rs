@@ -172,7 +172,7 @@ pub struct Uninstall {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// Leave the custom resource definitions, and with them the Rollouts and the history
+    /// Leave the custom resource definitions
     #[arg(long)]
     pub keep_crds: bool,
     /// How long to wait for running releases to end
@@ -367,15 +367,21 @@ pub struct Undo {
 /// Flags of `operator`. The namespace is the global one; without it, all are watched.
 #[derive(Args, Debug, Clone)]
 pub struct Operator {
-    /// Address of the probes and metrics
+    /// Address of the probes and of the operator's own metrics
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     pub listen: std::net::SocketAddr,
+    /// Serve neither probes nor metrics
+    #[arg(long, conflicts_with = "listen")]
+    pub no_listen: bool,
+    /// Namespace of the Lease by which several operators agree on one
+    #[arg(long, env = "POD_NAMESPACE", default_value = crate::api::OPERATOR_NAMESPACE, value_name = "NAME")]
+    pub lease_namespace: String,
+    /// The name of this operator in the Lease and in events
+    #[arg(long, env = "POD_NAME", default_value = "belay", value_name = "NAME")]
+    pub instance: String,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Serve the operator's own metrics on /metrics
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub metrics: bool,
 }
 
 /// How log lines look.

@@ -1,0 +1,79 @@
+//! Carries effects out: one write at a time, each with its preconditions, the outcome back as data.
+//!
+//! Purpose: lower an [`Effect`] to one HTTP request and send it with a deadline.
+//! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline.
+
+mod request;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::decide::Effect;
+pub use request::{Request, Resource, Verb, request};
+
+/// Longest time for one write.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The API server's answer: the object as it is now, if it answered with one.
+    Done(Option<Value>),
+    /// It was not there to delete: done already.
+    Gone,
+}
+
+/// Why a write was not done, or may not have been.
+#[derive(Debug, Error)]
+pub enum ActError {
+    /// What was read is out of date: observe again.
+    #[error("the object has changed since it was read")]
+    Conflict(#[source] Box<kube::Error>),
+    /// The API server refused.
+    #[error("the API server refused")]
+    Refused(#[source] Box<kube::Error>),
+    /// No answer in time: it may or may not have been done.
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// The request could not be made or sent.
+    #[error("the request failed")]
+    Failed(#[source] Box<kube::Error>),
+}
+
+impl ActError {
+    /// Whether only a fresh look is needed.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+/// Sends one effect. `instance` names this process in events.
+pub async fn send(
+    client: &kube::Client,
+    effect: &Effect,
+    now: jiff::Timestamp,
+    instance: &str,
+) -> Result<Outcome, ActError> {
+    let request = request(effect, now, instance);
+    let http = request.to_http().map_err(|e| ActError::Failed(Box::new(kube::Error::HttpError(e))))?;
+    let answer = match tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await {
+        Err(_) => return Err(ActError::Deadline),
+        Ok(answer) => answer,
+    };
+    match answer {
+        Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
+        Err(kube::Error::Api(status)) => {
+            let code = status.code;
+            let error = Box::new(kube::Error::Api(status));
+            match code {
+                404 if request.verb == Verb::Delete => Ok(Outcome::Gone),
+                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409.
+                404 | 409 | 422 => Err(ActError::Conflict(error)),
+                _ => Err(ActError::Refused(error)),
+            }
+        }
+        Err(error) => Err(ActError::Failed(Box::new(error))),
+    }
+}

@@ -1,0 +1,340 @@
+//! From effects to requests: pure, so that every byte that is sent can be tested.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::{self, FINALIZER};
+use crate::decide::{Announcement, Effect, Identity, Reason};
+
+/// Longest note of an event, as the API server has it.
+const NOTE: usize = 1000;
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// POST.
+    Create,
+    /// PATCH with a JSON Patch.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+/// A kind of object, as the API server's paths name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// `belay.dev/v1alpha1` rollouts.
+    Rollouts,
+    /// `belay.dev/v1alpha1` releases.
+    Releases,
+    /// `apps/v1` deployments.
+    Deployments,
+    /// `apps/v1` replicasets.
+    ReplicaSets,
+    /// `autoscaling/v2` horizontalpodautoscalers.
+    Autoscalers,
+    /// `events.k8s.io/v1` events.
+    Events,
+}
+
+impl Resource {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Rollouts | Self::Releases => "/apis/belay.dev/v1alpha1",
+            Self::Deployments | Self::ReplicaSets => "/apis/apps/v1",
+            Self::Autoscalers => "/apis/autoscaling/v2",
+            Self::Events => "/apis/events.k8s.io/v1",
+        }
+    }
+
+    /// The plural, as in paths.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Rollouts => "rollouts",
+            Self::Releases => "releases",
+            Self::Deployments => "deployments",
+            Self::ReplicaSets => "replicasets",
+            Self::Autoscalers => "horizontalpodautoscalers",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// One request to the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// What is done.
+    pub verb: Verb,
+    /// To what kind.
+    pub resource: Resource,
+    /// In which namespace.
+    pub namespace: String,
+    /// To which object; empty when one is created.
+    pub name: String,
+    /// Whether only its status is written.
+    pub status: bool,
+    /// The object, the patch, or the delete options.
+    pub body: Value,
+}
+
+impl Request {
+    /// As HTTP.
+    pub fn to_http(&self) -> Result<http::Request<Vec<u8>>, http::Error> {
+        let mut path =
+            format!("{}/namespaces/{}/{}", self.resource.path(), self.namespace, self.resource.plural());
+        if !self.name.is_empty() {
+            path.push('/');
+            path.push_str(&self.name);
+        }
+        if self.status {
+            path.push_str("/status");
+        }
+        let (method, content) = match self.verb {
+            Verb::Create => (http::Method::POST, "application/json"),
+            Verb::Patch => (http::Method::PATCH, "application/json-patch+json"),
+            Verb::Delete => (http::Method::DELETE, "application/json"),
+        };
+        if self.verb != Verb::Delete {
+            path.push_str("?fieldManager=");
+            path.push_str(api::FIELD_MANAGER);
+        }
+        http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, content)
+            .header(http::header::ACCEPT, "application/json")
+            .body(self.body.to_string().into_bytes())
+    }
+}
+
+/// A JSON Patch in the making. Every patch tests the uid first: another object of the same name is not meant.
+struct Patch(Vec<Value>);
+
+impl Patch {
+    fn of(id: &Identity) -> Self {
+        Self(vec![json!({"op": "test", "path": "/metadata/uid", "value": id.uid})])
+    }
+
+    fn test(mut self, path: &str, value: impl Into<Value>) -> Self {
+        self.0.push(json!({"op": "test", "path": path, "value": value.into()}));
+        self
+    }
+
+    fn unchanged(self, id: &Identity) -> Self {
+        let version = id.resource_version.clone();
+        self.test("/metadata/resourceVersion", version)
+    }
+
+    fn add(mut self, path: &str, value: impl Into<Value>) -> Self {
+        self.0.push(json!({"op": "add", "path": path, "value": value.into()}));
+        self
+    }
+
+    fn remove(mut self, path: &str) -> Self {
+        self.0.push(json!({"op": "remove", "path": path}));
+        self
+    }
+
+    fn when(self, condition: bool, then: impl FnOnce(Self) -> Self) -> Self {
+        if condition { then(self) } else { self }
+    }
+}
+
+fn label(key: &str) -> String {
+    format!("/metadata/labels/{}", escape(key))
+}
+
+fn annotation(key: &str) -> String {
+    format!("/metadata/annotations/{}", escape(key))
+}
+
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn patch(resource: Resource, id: &Identity, patch: Patch) -> Request {
+    Request {
+        verb: Verb::Patch,
+        resource,
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        status: false,
+        body: Value::Array(patch.0),
+    }
+}
+
+fn status(resource: Resource, id: &Identity, status: Value) -> Request {
+    Request { status: true, ..patch(resource, id, Patch::of(id).unchanged(id).add("/status", status)) }
+}
+
+fn create(resource: Resource, namespace: &str, object: Value) -> Request {
+    Request {
+        verb: Verb::Create,
+        resource,
+        namespace: namespace.to_owned(),
+        name: String::new(),
+        status: false,
+        body: object,
+    }
+}
+
+fn delete(resource: Resource, id: &Identity) -> Request {
+    Request {
+        verb: Verb::Delete,
+        resource,
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        status: false,
+        body: json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": id.uid},
+            "propagationPolicy": "Background",
+        }),
+    }
+}
+
+/// The request that carries an effect out.
+pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
+    const OWNER: &str = "/metadata/ownerReferences/0/uid";
+    let release_label = label(api::RELEASE_LABEL);
+    match effect {
+        Effect::AddFinalizer { rollout, present } => {
+            let all: Vec<&str> = present.iter().map(String::as_str).chain([FINALIZER]).collect();
+            let ops = Patch::of(rollout).unchanged(rollout).add("/metadata/finalizers", json!(all));
+            patch(Resource::Rollouts, rollout, ops)
+        }
+        Effect::RemoveFinalizer { rollout, present } => {
+            let rest: Vec<&String> = present.iter().filter(|f| *f != FINALIZER).collect();
+            let ops = Patch::of(rollout).unchanged(rollout).add("/metadata/finalizers", json!(rest));
+            patch(Resource::Rollouts, rollout, ops)
+        }
+        Effect::MarkWorkload { workload, rollout, has_labels } => {
+            let ops = Patch::of(workload)
+                .when(!has_labels, |p| p.unchanged(workload).add("/metadata/labels", json!({})))
+                .add(&label(api::ROLLOUT_LABEL), rollout.as_str());
+            patch(Resource::Deployments, workload, ops)
+        }
+        Effect::UnmarkWorkload { workload, generation, marked, held, unpause } => {
+            let ops = Patch::of(workload)
+                .test("/metadata/generation", *generation)
+                .when(*marked, |p| p.remove(&label(api::ROLLOUT_LABEL)))
+                .when(*held, |p| p.remove(&release_label))
+                .when(*unpause, |p| p.remove("/spec/paused"));
+            patch(Resource::Deployments, workload, ops)
+        }
+        Effect::HoldWorkload { workload, generation, revision, pause } => {
+            let ops = Patch::of(workload)
+                .test("/metadata/generation", *generation)
+                .add(&release_label, revision.as_str())
+                .when(*pause, |p| p.add("/spec/paused", true));
+            patch(Resource::Deployments, workload, ops)
+        }
+        Effect::FreeWorkload { workload, generation, held, paused } => {
+            let ops = Patch::of(workload)
+                .test("/metadata/generation", *generation)
+                .when(*held, |p| p.remove(&release_label))
+                .when(*paused, |p| p.remove("/spec/paused"));
+            patch(Resource::Deployments, workload, ops)
+        }
+        Effect::RestoreTemplate { workload, generation, template, held, paused } => {
+            let ops = Patch::of(workload)
+                .test("/metadata/generation", *generation)
+                .add("/spec/template", template.clone())
+                .when(*held, |p| p.remove(&release_label))
+                .when(*paused, |p| p.remove("/spec/paused"));
+            patch(Resource::Deployments, workload, ops)
+        }
+        Effect::CreateRelease(release) => {
+            let namespace = release.metadata.namespace.clone().unwrap_or_default();
+            create(Resource::Releases, &namespace, json!(release))
+        }
+        Effect::RecordRelease { release, status: value } => {
+            status(Resource::Releases, release, json!(value))
+        }
+        Effect::PruneRelease { release } => delete(Resource::Releases, release),
+        Effect::RecordRollout { rollout, status: value } => {
+            status(Resource::Rollouts, rollout, json!(value))
+        }
+        Effect::CreateCanary { object } => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            create(Resource::ReplicaSets, namespace, object.clone())
+        }
+        Effect::ScaleCanary { replica_set, from, to, owner_uid } => {
+            let ops = Patch::of(replica_set)
+                .test(OWNER, owner_uid.as_str())
+                .test("/spec/replicas", *from)
+                .add("/spec/replicas", *to);
+            patch(Resource::ReplicaSets, replica_set, ops)
+        }
+        Effect::StopCanary { replica_set, reason, has_annotations, owner_uid } => {
+            let ops = Patch::of(replica_set)
+                .test(OWNER, owner_uid.as_str())
+                .when(!has_annotations, |p| p.add("/metadata/annotations", json!({})))
+                .add(&annotation(api::STOPPED_ANNOTATION), reason.as_str())
+                .add("/spec/replicas", 0);
+            patch(Resource::ReplicaSets, replica_set, ops)
+        }
+        Effect::HandOver { replica_set, replicas, max, has_annotations, owner_uid } => {
+            let ops = Patch::of(replica_set)
+                .test(OWNER, owner_uid.as_str())
+                .test("/spec/replicas", *replicas)
+                .when(!has_annotations, |p| p.add("/metadata/annotations", json!({})))
+                .add(&annotation(api::DESIRED_REPLICAS_ANNOTATION), replicas.to_string())
+                .add(&annotation(api::MAX_REPLICAS_ANNOTATION), max.to_string())
+                .remove("/metadata/ownerReferences");
+            patch(Resource::ReplicaSets, replica_set, ops)
+        }
+        Effect::DeleteReplicaSet { replica_set } => delete(Resource::ReplicaSets, replica_set),
+        Effect::HoldFloor { autoscaler, min, floor, has_annotations } => {
+            let before = min.map_or_else(|| "none".to_owned(), |m| m.to_string());
+            let ops = Patch::of(autoscaler)
+                .when(min.is_some(), |p| p.test("/spec/minReplicas", *min))
+                .when(!has_annotations, |p| p.unchanged(autoscaler).add("/metadata/annotations", json!({})))
+                .add(&annotation(api::HELD_FLOOR_ANNOTATION), format!("{before}/{floor}"))
+                .add("/spec/minReplicas", *floor);
+            patch(Resource::Autoscalers, autoscaler, ops)
+        }
+        Effect::ReturnFloor { autoscaler, held, present, min } => {
+            let key = annotation(api::HELD_FLOOR_ANNOTATION);
+            let ops = Patch::of(autoscaler)
+                .test(&key, held.as_str())
+                .when(present.is_some(), |p| p.test("/spec/minReplicas", *present))
+                .remove(&key)
+                .when(matches!(min, Some(Some(_))), |p| p.add("/spec/minReplicas", min.flatten()))
+                .when(matches!(min, Some(None)) && present.is_some(), |p| p.remove("/spec/minReplicas"));
+            patch(Resource::Autoscalers, autoscaler, ops)
+        }
+        Effect::Announce(announcement) => {
+            create(Resource::Events, &announcement.regarding.id.namespace, event(announcement, now, instance))
+        }
+    }
+}
+
+fn event(announcement: &Announcement, now: Timestamp, instance: &str) -> Value {
+    let Announcement { regarding, warning, kind, action, reason } = announcement;
+    json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": format!("{}-", regarding.id.name), "namespace": regarding.id.namespace},
+        "eventTime": format!("{now:.6}"),
+        "reportingController": "belay.dev/operator",
+        "reportingInstance": instance,
+        "type": if *warning { "Warning" } else { "Normal" },
+        "reason": kind,
+        "action": action,
+        "note": note(reason),
+        "regarding": {
+            "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
+            "kind": regarding.kind,
+            "namespace": regarding.id.namespace,
+            "name": regarding.id.name,
+            "uid": regarding.id.uid,
+            "resourceVersion": regarding.id.resource_version,
+        },
+    })
+}
+
+fn note(reason: &Reason) -> String {
+    reason.to_string().chars().take(NOTE).collect()
+}

@@ -1,0 +1,93 @@
+//! The evidence engine: what the guards of a release say about its canary.
+//!
+//! Purpose: turn [`Sample`]s of counters into evidence ([`fold`]), a [`Verdict`], and an [`Explanation`]; fetch
+//! samples from the pods or from Prometheus ([`query`], the only part that does I/O).
+//! May touch: `api` types; `query` also `cluster::http`. Must never: read a clock, decide what is done about a
+//! verdict, write anything, or depend on the order of a hash map.
+//!
+//! All that is remembered is in [`AnalysisState`](crate::api::evidence::AnalysisState). A look merges the counter
+//! deltas since the last remembered counters, so folding the next sample into an older state, as after a restart,
+//! gives one merged look: nothing is lost and nothing is counted twice.
+
+mod counters;
+pub mod evidence;
+mod explain;
+mod fold;
+mod interval;
+mod matchers;
+mod plan;
+pub mod query;
+#[cfg(test)]
+mod tests;
+mod tolerance;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+pub use explain::{Explanation, explain, explanation_text};
+pub use fold::{fold, start_step};
+pub use interval::{Interval, ratio_interval};
+pub use matchers::{Labels, Matchers, MatchersError};
+pub use plan::{CounterPlan, GuardPlan, NoData, Plan, PlanError, Source};
+pub use tolerance::{Tolerance, ToleranceError};
+pub use verdict::{Finding, Unproven, Verdict, verdict};
+
+/// A series: the metric's name and all labels that tell it apart within one pod.
+pub type SeriesKey = String;
+
+/// What a metrics source said at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// The pods, or why there is no data at all.
+    pub outcome: Result<Vec<PodSample>, String>,
+}
+
+/// The counters of one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSample {
+    /// The pod's uid.
+    pub uid: String,
+    /// The pod's name, for messages.
+    pub name: String,
+    /// Which version it runs.
+    pub side: Side,
+    /// When it began to serve; warm-up counts from here.
+    pub started_at: Timestamp,
+    /// One entry per guard of the plan, in its order; nothing where the pod gave no answer.
+    pub guards: Vec<Option<Reading>>,
+    /// Why an entry is missing.
+    pub problem: Option<String>,
+}
+
+/// Which version a pod runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The new version.
+    Canary,
+    /// The version that serves.
+    Stable,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Canary => "canary",
+            Self::Stable => "stable",
+        })
+    }
+}
+
+/// The values of one guard's counters on one pod, by series.
+///
+/// Without a series of `total` the pod has no data; without one of `bad` it has no bad events.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Reading {
+    /// Counters of bad events.
+    pub bad: BTreeMap<SeriesKey, f64>,
+    /// Counters of all events.
+    pub total: BTreeMap<SeriesKey, f64>,
+}

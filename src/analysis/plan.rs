@@ -1,0 +1,407 @@
+//! The analysis of a Release, read once and checked; after this nobody touches the raw spec.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
+use super::{Matchers, MatchersError, Tolerance, ToleranceError};
+use crate::api::evidence::Counts;
+use crate::api::rollout::{
+    Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
+};
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_WARM_UP: Duration = Duration::from_secs(60);
+const MAX_GUARDS: usize = 10;
+/// The stakes are spread over at least this many looks.
+const MIN_PLANNED_LOOKS: u32 = 12;
+
+/// What is measured in a release, how often, and how much evidence is needed for what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The guards, in the order of the spec. May be empty: such a release advances by time only.
+    pub guards: Vec<GuardPlan>,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// Pods younger than this are left out.
+    pub warm_up: Duration,
+    /// One in how many harmless releases may be rolled back: 1/α of the strict key, over all guards together.
+    pub alpha_inverse: f64,
+    /// Evidence that the second key needs: beyond the tolerance.
+    pub needed_margin: f64,
+    /// Where the numbers come from; always there with guards.
+    pub source: Option<Source>,
+    /// What happens without data.
+    pub on_no_data: NoData,
+    /// What happens when the time is over with neither proof.
+    pub on_inconclusive: Inconclusive,
+    /// Looks over which the stakes are spread, at least 12.
+    pub planned_looks: u32,
+}
+
+/// One guard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardPlan {
+    /// Its name.
+    pub name: String,
+    /// The counter of bad events.
+    pub bad: CounterPlan,
+    /// The counter of all events.
+    pub total: CounterPlan,
+    /// What is tolerated.
+    pub tolerance: Tolerance,
+}
+
+/// A counter, and which of its series count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CounterPlan {
+    /// Name of the metric.
+    pub metric: String,
+    /// Which of its series count.
+    pub matchers: Matchers,
+}
+
+impl std::fmt::Display for CounterPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.matchers.is_empty() {
+            f.write_str(&self.metric)
+        } else {
+            write!(f, "{}{{{}}}", self.metric, self.matchers)
+        }
+    }
+}
+
+/// Where the numbers come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The metrics page of each pod.
+    Pods {
+        /// Port of the page.
+        port: u16,
+        /// Path of the page, with its slash.
+        path: String,
+    },
+    /// A server with Prometheus' HTTP API.
+    Prometheus {
+        /// Base address without a slash at its end and without credentials.
+        url: String,
+        /// The label that holds the pod's name.
+        pod_label: String,
+        /// The label that holds the namespace, if it is to be matched.
+        namespace_label: Option<String>,
+    },
+}
+
+/// What happens without data: hold, for ever or for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct NoData {
+    /// Roll back when there was no data for this long; nothing: hold for ever.
+    pub rollback_after: Option<Duration>,
+}
+
+impl NoData {
+    /// Whether silence since `since` is long enough at `now` to roll back.
+    pub fn rollback_due(self, since: Timestamp, now: Timestamp) -> bool {
+        self.rollback_after.is_some_and(|after| {
+            Duration::try_from(now.duration_since(since)).is_ok_and(|silence| silence >= after)
+        })
+    }
+
+    /// When silence since `since` becomes a rollback, if ever.
+    pub fn rollback_at(self, since: Timestamp) -> Option<Timestamp> {
+        self.rollback_after.and_then(|after| since.checked_add(after).ok())
+    }
+}
+
+/// Why an analysis cannot be used: the field, and what is wrong with it.
+#[derive(thiserror::Error, Clone, Debug, PartialEq)]
+pub enum PlanError {
+    /// Guards without a source.
+    #[error("spec.analysis.metrics: needed with guards; set pods or prometheus")]
+    NoSource,
+    /// Not exactly one source.
+    #[error("spec.analysis.metrics: exactly one of pods and prometheus; remove the other")]
+    TwoSources,
+    /// A port that is none.
+    #[error("spec.analysis.metrics.pods.port: {0} is not between 1 and 65535")]
+    Port(i32),
+    /// A path that is none.
+    #[error("spec.analysis.metrics.pods.path: must start with a slash and have no spaces")]
+    Path,
+    /// An address that cannot be used.
+    #[error("spec.analysis.metrics.prometheus.url: {0}")]
+    Url(&'static str),
+    /// An interval outside its bounds.
+    #[error("spec.analysis.interval: 1s to 5m")]
+    Interval,
+    /// A negative duration.
+    #[error("spec.analysis.{0}: must not be negative")]
+    Negative(&'static str),
+    /// A rollback without data, but no time for it.
+    #[error("spec.analysis.onNoData.after: needed when `then` is not hold; set how long to wait")]
+    NoAfter,
+    /// Too many guards.
+    #[error("spec.analysis.guards: at most 10")]
+    TooManyGuards,
+    /// Two guards of one name.
+    #[error("spec.analysis.guards: the name {0:?} is there twice")]
+    Twice(String),
+    /// A tolerance that cannot be read.
+    #[error("spec.analysis.guards[{guard}].ratio.tolerate")]
+    Tolerance {
+        /// The guard's name.
+        guard: String,
+        /// What is wrong.
+        #[source]
+        source: ToleranceError,
+    },
+    /// Matchers that cannot be read.
+    #[error("spec.analysis.guards[{guard}].ratio.{counter}.match")]
+    Matchers {
+        /// The guard's name.
+        guard: String,
+        /// `bad` or `total`.
+        counter: &'static str,
+        /// What is wrong.
+        #[source]
+        source: MatchersError,
+    },
+}
+
+impl Plan {
+    /// Reads an analysis, fills in the defaults and checks it. `planned_looks`: the Release's, raised to 12.
+    pub fn resolve(analysis: &Analysis, planned_looks: u32) -> Result<Self, PlanError> {
+        let interval = match &analysis.interval {
+            None => DEFAULT_INTERVAL,
+            Some(interval) if interval.is_negative() => return Err(PlanError::Interval),
+            Some(interval) => Duration::from(*interval),
+        };
+        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&interval) {
+            return Err(PlanError::Interval);
+        }
+        let warm_up = match &analysis.warm_up {
+            None => DEFAULT_WARM_UP,
+            Some(warm_up) if warm_up.is_negative() => return Err(PlanError::Negative("warmUp")),
+            Some(warm_up) => Duration::from(*warm_up),
+        };
+        if analysis.guards.len() > MAX_GUARDS {
+            return Err(PlanError::TooManyGuards);
+        }
+        let mut guards: Vec<GuardPlan> = Vec::with_capacity(analysis.guards.len());
+        for guard in &analysis.guards {
+            if guards.iter().any(|other| other.name == guard.name) {
+                return Err(PlanError::Twice(guard.name.clone()));
+            }
+            guards.push(resolve_guard(guard)?);
+        }
+        let source = analysis.metrics.as_ref().map(resolve_source).transpose()?;
+        if source.is_none() && !guards.is_empty() {
+            return Err(PlanError::NoSource);
+        }
+        let (alpha_inverse, needed_margin) = match analysis.confidence.unwrap_or_default() {
+            Confidence::Careful => (1000.0, 20.0),
+            Confidence::Standard => (100.0, 10.0),
+            Confidence::Fast => (20.0, 5.0),
+        };
+        Ok(Self {
+            guards,
+            interval,
+            warm_up,
+            alpha_inverse,
+            needed_margin,
+            source,
+            on_no_data: analysis.on_no_data.as_ref().map_or(Ok(NoData::default()), resolve_no_data)?,
+            on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
+            planned_looks: planned_looks.max(MIN_PLANNED_LOOKS),
+        })
+    }
+
+    /// Evidence that the strict key of one guard needs: 1/(α·v) with equal weights v of the guards.
+    pub fn needed_strict(&self) -> f64 {
+        self.alpha_inverse * self.guards.len().max(1) as f64
+    }
+
+    /// About how long the proof of safety takes, in seconds, if the canary is as good as stable; nothing when it
+    /// would not come. `stable_rate` is the share of bad events, the others are events per second of each version.
+    ///
+    /// The evidence of each bet grows by its expected logarithm per second; the guard is proven when the quickest
+    /// bet alone makes the mean of the six large enough.
+    pub fn expected_seconds_to_proof(
+        &self,
+        stable_rate: f64,
+        canary_per_second: f64,
+        stable_per_second: f64,
+    ) -> Option<f64> {
+        let second = Counts {
+            canary_bad: stable_rate * canary_per_second,
+            canary_total: canary_per_second,
+            stable_bad: stable_rate * stable_per_second,
+            stable_total: stable_per_second,
+        };
+        let seconds = self.guards.iter().map(|guard| {
+            let limit = guard.tolerance.limit().safe();
+            let growth = SAFE_GRID.iter().map(|kappa| log_e(*kappa, limit, &second)).fold(0.0, f64::max);
+            (NEEDED_SAFE * SAFE_GRID.len() as f64).ln() / growth
+        });
+        seconds.reduce(f64::max).filter(|seconds| seconds.is_finite())
+    }
+
+    /// Evidence of safety that each guard needs.
+    pub fn needed_safe(&self) -> f64 {
+        NEEDED_SAFE
+    }
+}
+
+fn resolve_guard(guard: &Guard) -> Result<GuardPlan, PlanError> {
+    let counter =
+        |counter: &Counter, which: &'static str| {
+            let matchers = counter.matches.as_deref().unwrap_or_default().parse().map_err(|source| {
+                PlanError::Matchers { guard: guard.name.clone(), counter: which, source }
+            })?;
+            Ok(CounterPlan { metric: counter.metric.clone(), matchers })
+        };
+    Ok(GuardPlan {
+        name: guard.name.clone(),
+        bad: counter(&guard.ratio.bad, "bad")?,
+        total: counter(&guard.ratio.total, "total")?,
+        tolerance: guard
+            .ratio
+            .tolerate
+            .parse()
+            .map_err(|source| PlanError::Tolerance { guard: guard.name.clone(), source })?,
+    })
+}
+
+fn resolve_no_data(on_no_data: &OnNoData) -> Result<NoData, PlanError> {
+    match (on_no_data.then, on_no_data.after) {
+        (NoDataThen::Hold, _) => Ok(NoData::default()),
+        (NoDataThen::Rollback, None) => Err(PlanError::NoAfter),
+        (NoDataThen::Rollback, Some(after)) if after.is_negative() => {
+            Err(PlanError::Negative("onNoData.after"))
+        }
+        (NoDataThen::Rollback, Some(after)) => Ok(NoData { rollback_after: Some(Duration::from(after)) }),
+    }
+}
+
+fn resolve_source(metrics: &Metrics) -> Result<Source, PlanError> {
+    match (&metrics.pods, &metrics.prometheus) {
+        (Some(pods), None) => {
+            let port =
+                u16::try_from(pods.port).ok().filter(|port| *port > 0).ok_or(PlanError::Port(pods.port))?;
+            let path = pods.path.clone().unwrap_or_else(|| "/metrics".to_owned());
+            if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Err(PlanError::Path);
+            }
+            Ok(Source::Pods { port, path })
+        }
+        (None, Some(prometheus)) => {
+            let url = prometheus.url.trim_end_matches('/');
+            let authority = url
+                .strip_prefix("http://")
+                .or_else(|| url.strip_prefix("https://"))
+                .ok_or(PlanError::Url("must start with http:// or https://"))?;
+            let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+            if authority.is_empty() {
+                return Err(PlanError::Url("the host is missing"));
+            }
+            if authority.contains('@') {
+                return Err(PlanError::Url(
+                    "user and password in the address are not supported; remove them",
+                ));
+            }
+            if url.contains(['?', '#']) {
+                return Err(PlanError::Url("must have neither `?` nor `#`; /api/v1/query is appended to it"));
+            }
+            let namespace_label = prometheus.namespace_label.as_deref().unwrap_or("namespace");
+            Ok(Source::Prometheus {
+                url: url.to_owned(),
+                pod_label: prometheus.pod_label.clone().unwrap_or_else(|| "pod".to_owned()),
+                namespace_label: (!namespace_label.is_empty()).then(|| namespace_label.to_owned()),
+            })
+        }
+        _ => Err(PlanError::TwoSources),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolve(analysis: serde_json::Value) -> Result<Plan, PlanError> {
+        Plan::resolve(&serde_json::from_value(analysis).unwrap(), 3)
+    }
+
+    fn guard(name: &str, matchers: &str, tolerate: &str) -> serde_json::Value {
+        let bad = json!({"metric": "http_requests_total", "match": matchers});
+        json!({"name": name, "ratio": {"bad": bad, "total": {"metric": "http_requests_total"}, "tolerate": tolerate}})
+    }
+
+    #[test]
+    fn fills_in_the_defaults() {
+        let plan = resolve(json!({
+            "metrics": {"pods": {"port": 8080}},
+            "guards": [guard("errors", r#"code=~"5..""#, "1.2x + 0.1%"), guard("all", "", "1x")],
+        }))
+        .unwrap();
+        assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(5), Duration::from_secs(60)));
+        assert_eq!((plan.planned_looks, plan.needed_margin.to_bits()), (12, 10.0_f64.to_bits()));
+        assert!((plan.needed_strict() - 200.0).abs() < 1e-9, "two guards, equal weights");
+        assert_eq!(plan.source, Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }));
+        assert_eq!(plan.guards[0].bad.to_string(), r#"http_requests_total{code=~"5.."}"#);
+        assert_eq!(plan.guards[1].bad.to_string(), "http_requests_total");
+        assert_eq!(plan.on_no_data.rollback_at(Timestamp::UNIX_EPOCH), None);
+        assert!(resolve(json!({})).unwrap().guards.is_empty(), "no guards: by time only");
+    }
+
+    #[test]
+    fn reads_what_is_set() {
+        let plan = resolve(json!({
+            "interval": "15s", "warmUp": "0s", "confidence": "careful", "onInconclusive": "promote",
+            "onNoData": {"after": "30m", "then": "rollback"},
+            "metrics": {"prometheus": {"url": "https://prom.monitoring:9090/", "namespaceLabel": "", "podLabel": "p"}},
+        }))
+        .unwrap();
+        assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(15), Duration::ZERO));
+        assert!((plan.needed_strict() - 1000.0).abs() < 1e-9 && (plan.needed_margin - 20.0).abs() < 1e-9);
+        let (url, pod_label) = ("https://prom.monitoring:9090".to_owned(), "p".to_owned());
+        assert_eq!(plan.source, Some(Source::Prometheus { url, pod_label, namespace_label: None }));
+        let since = Timestamp::UNIX_EPOCH;
+        let after = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert!(plan.on_no_data.rollback_due(since, after(1800)));
+        assert!(
+            !plan.on_no_data.rollback_due(since, after(1799))
+                && !plan.on_no_data.rollback_due(since, after(-5))
+        );
+        assert_eq!(plan.on_no_data.rollback_at(since), Some(after(1800)));
+    }
+
+    #[test]
+    fn says_which_field_is_wrong() {
+        let pods = json!({"pods": {"port": 80}});
+        let url = |url: &str| json!({"metrics": {"prometheus": {"url": url}}});
+        for (analysis, said) in [
+            (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards"),
+            (json!({"metrics": {}}), "exactly one of pods and prometheus"),
+            (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
+            (json!({"metrics": {"pods": {"port": 80, "path": "/a b"}}}), "pods.path"),
+            (json!({"interval": "500ms"}), "spec.analysis.interval"),
+            (json!({"onNoData": {"then": "rollback"}}), "spec.analysis.onNoData.after"),
+            (url("ftp://host"), "must start with http"),
+            (url("http:///path"), "host is missing"),
+            (url("http://me:hunter2@host"), "user and password"),
+            (url("http://host?x=hunter2"), "neither"),
+            (
+                json!({"metrics": pods, "guards": [guard("a", "", "1x"), guard("a", "", "1x")]}),
+                "is there twice",
+            ),
+            (json!({"metrics": pods, "guards": [guard("a", "", "2")]}), "guards[a].ratio.tolerate"),
+            (json!({"metrics": pods, "guards": [guard("a", "x", "2x")]}), "guards[a].ratio.bad.match"),
+        ] {
+            let error = resolve(analysis).unwrap_err().to_string();
+            assert!(error.contains(said) && !error.contains("hunter2"), "{said}: {error}");
+        }
+    }
+}

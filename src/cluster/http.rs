@@ -1,0 +1,262 @@
+//! A small HTTP client for metrics: every request has a deadline, every answer a largest size.
+
+use std::time::Duration;
+
+use http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// Connections that idle longer are closed: the pods of a release come and go.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The client. Cheap to clone; clones share their connections. Redirects are not followed.
+#[derive(Clone, Debug)]
+pub struct Http {
+    plain: Client<HttpConnector, Full<Bytes>>,
+    /// Nothing when the system has no root certificates.
+    secure: Option<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+}
+
+/// The bounds of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time for everything, from the connection to the last byte.
+    pub deadline: Duration,
+    /// Bytes of the body.
+    pub body: usize,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Whether the status is a 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The start of the body in one line, for messages.
+    pub fn excerpt(&self, characters: usize) -> String {
+        let start = self.body.get(..self.body.len().min(characters.saturating_mul(4))).unwrap_or_default();
+        let text = String::from_utf8_lossy(start);
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(characters).collect()
+    }
+}
+
+/// Why there is no answer. Addresses are shown without user, password and query.
+#[derive(thiserror::Error, Debug)]
+pub enum HttpError {
+    /// The address cannot be used.
+    #[error("{0} is not an address that starts with http:// or https://")]
+    Address(String),
+    /// The address has user and password in it.
+    #[error("{0}: user and password in the address are not supported")]
+    Credentials(String),
+    /// The system has no root certificates.
+    #[error("{0}: no root certificates found on this system, so https cannot be used")]
+    NoRoots(String),
+    /// Time is over.
+    #[error("{address} did not answer within {} s", deadline.as_secs_f64())]
+    Deadline {
+        /// The address.
+        address: String,
+        /// The time it had.
+        deadline: Duration,
+    },
+    /// No connection, or it broke.
+    #[error("failed to reach {address}")]
+    Connection {
+        /// The address.
+        address: String,
+        /// What broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The body broke off.
+    #[error("failed to read the answer of {address}")]
+    Body {
+        /// The address.
+        address: String,
+        /// What broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The body is larger than allowed.
+    #[error("the answer of {address} is larger than {limit} bytes")]
+    TooLarge {
+        /// The address.
+        address: String,
+        /// The most that is read.
+        limit: usize,
+    },
+}
+
+impl HttpError {
+    /// The error and its causes in one line.
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Http {
+    /// A client with the system's root certificates. Without any it still speaks plain HTTP.
+    pub fn new() -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(2);
+        let secure = HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .ok()
+            .map(|roots| builder.build(roots.https_only().enable_http1().build()));
+        Self { plain: builder.build(HttpConnector::new()), secure }
+    }
+
+    /// Gets `url`; `accept` says in which form.
+    pub async fn get(&self, url: &str, accept: &'static str, limits: Limits) -> Result<Answer, HttpError> {
+        let uri = parse(url)?;
+        let request = Request::builder().method(Method::GET).uri(uri.clone()).header(header::ACCEPT, accept);
+        self.send(&uri, request, Full::default(), limits).await
+    }
+
+    /// Posts the fields of a form to `url`.
+    pub async fn post_form(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        limits: Limits,
+    ) -> Result<Answer, HttpError> {
+        let uri = parse(url)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(uri.clone())
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let body = form
+            .iter()
+            .map(|(key, value)| format!("{}={}", percent_encoded(key), percent_encoded(value)))
+            .collect::<Vec<_>>()
+            .join("&");
+        self.send(&uri, request, Full::from(body), limits).await
+    }
+
+    async fn send(
+        &self,
+        uri: &Uri,
+        request: http::request::Builder,
+        body: Full<Bytes>,
+        limits: Limits,
+    ) -> Result<Answer, HttpError> {
+        let address = || shown(uri);
+        let request = request
+            .header(header::USER_AGENT, concat!("belay/", env!("CARGO_PKG_VERSION")))
+            .body(body)
+            .map_err(|_| HttpError::Address(address()))?;
+        let exchange = async {
+            let response = if uri.scheme_str() == Some("https") {
+                let client = self.secure.as_ref().ok_or_else(|| HttpError::NoRoots(address()))?;
+                client.request(request).await
+            } else {
+                self.plain.request(request).await
+            };
+            let response = response
+                .map_err(|error| HttpError::Connection { address: address(), source: Box::new(error) })?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), limits.body).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    HttpError::TooLarge { address: address(), limit: limits.body }
+                } else {
+                    HttpError::Body { address: address(), source: error }
+                }
+            })?;
+            Ok(Answer { status, body: body.to_bytes() })
+        };
+        tokio::time::timeout(limits.deadline, exchange)
+            .await
+            .unwrap_or_else(|_| Err(HttpError::Deadline { address: address(), deadline: limits.deadline }))
+    }
+}
+
+fn parse(url: &str) -> Result<Uri, HttpError> {
+    // What cannot be read may hold a password anywhere, so nothing of it is shown but the scheme.
+    let uri: Uri = url.parse().map_err(|_| HttpError::Address("what was given".to_owned()))?;
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.is_empty() {
+        return Err(HttpError::Address(shown(&uri)));
+    }
+    if authority.contains('@') {
+        return Err(HttpError::Credentials(shown(&uri)));
+    }
+    Ok(uri)
+}
+
+/// An address as messages may show it: without user, password and query.
+fn shown(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().map(|scheme| format!("{scheme}://")).unwrap_or_default();
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{scheme}{}{port}{}", uri.host().unwrap_or_default(), uri.path())
+}
+
+/// Everything but the unreserved characters of RFC 3986 as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
+            encoded.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_forms() {
+        assert_eq!(percent_encoded("a{b=~\"5..|é\"} +"), "a%7Bb%3D~%225..%7C%C3%A9%22%7D%20%2B");
+    }
+
+    #[test]
+    fn shows_no_secret() {
+        for url in [
+            "http://me:hunter2@host/path?token=hunter2",
+            "ftp://me:hunter2@host/",
+            "http://me:hunter2@ho st/",
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(matches!(parse("http://a:b@h/"), Err(HttpError::Credentials(_))));
+        assert!(matches!(parse("file:///etc/passwd"), Err(HttpError::Address(_))));
+        assert!(matches!(parse("/metrics"), Err(HttpError::Address(_))));
+        let uri = parse("https://host:9090/a?secret=1").unwrap();
+        assert_eq!(shown(&uri), "https://host:9090/a");
+    }
+}

@@ -1,0 +1,9 @@
+//! How this program reaches out.
+//!
+//! Purpose: clients and connections, each with a deadline. May touch: hyper, rustls, kube's client.
+//! Must never: decide anything, or put a secret into an error.
+
+mod client;
+pub mod http;
+
+pub use client::{ClientError, Target, client, watching_client};

@@ -1,0 +1,555 @@
+//! A running release: one step after the other, and the way back the moment something fails.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::capacity::{canary_pods, share};
+use super::crash::{self, Canary, Health};
+use super::effect::Effect;
+use super::observation::{Pod, ReplicaSet, Workload};
+use super::pass::Pass;
+use super::plan::{self, secs};
+use super::reason::{Passed, Reason};
+use super::status::Working;
+use super::unwind::{read_mark, unwind};
+use super::{commands, handover};
+use crate::analysis::{self, Finding, Verdict};
+use crate::api::evidence::AnalysisState;
+use crate::api::release::Weight;
+use crate::api::rollout::{Inconclusive, RolloutPhase};
+use crate::api::{Release, ReleasePhase};
+
+/// Decides for a Rollout with a running release.
+pub(super) fn decide<'a>(pass: &mut Pass<'a>, release: &'a Release) {
+    let working = Working::load(release, pass.obs.memory.as_ref());
+    let canary = canary_of(pass, release);
+    let workload = pass.workload().filter(|w| w.id.uid == release.spec.workload.uid);
+    pass.status.release.clone_from(&release.metadata.name);
+
+    if let Some(reason) = over(pass, release, &working, canary, workload) {
+        unwind(pass, release, working, canary, workload, reason);
+        return;
+    }
+    // `over` answers for a missing workload; this only satisfies the type.
+    let Some(workload) = workload else { return };
+    let name = release.metadata.name.clone().unwrap_or_default();
+    pass.status.phase = Some(RolloutPhase::Releasing);
+    pass.status.message = Some(format!("release {name} is on its way"));
+    let mut run = Run { release, workload, canary, working };
+    match run.go(pass) {
+        Some(reason) => unwind(pass, release, run.working, canary, Some(workload), reason),
+        None => {
+            if pass.obs.rollout.status.as_ref().and_then(|s| s.phase) != Some(RolloutPhase::Releasing) {
+                pass.record_rollout();
+            }
+            run.working.record_if_due(pass, release);
+            pass.memory = Some(run.working.remember(release));
+        }
+    }
+}
+
+/// The ReplicaSet of the release's canary, whoever controls it now.
+fn canary_of<'a>(pass: &Pass<'a>, release: &Release) -> Option<&'a ReplicaSet> {
+    let name = release.metadata.name.as_deref();
+    pass.obs
+        .replica_sets
+        .iter()
+        .find(|rs| rs.id.name == release.spec.to.replica_set && rs.release.as_deref() == name)
+}
+
+/// Whether the release is over for a reason that no step can change.
+fn over(
+    pass: &Pass<'_>,
+    release: &Release,
+    working: &Working,
+    canary: Option<&ReplicaSet>,
+    workload: Option<&Workload>,
+) -> Option<Reason> {
+    if working.status.phase == ReleasePhase::RollingBack {
+        return Some(Reason::Recorded {
+            code: working.status.reason.clone().unwrap_or_default(),
+            message: working.status.message.clone().unwrap_or_default(),
+        });
+    }
+    if let Some(mark) = canary.and_then(|rs| rs.stopped.as_deref()) {
+        return Some(read_mark(mark));
+    }
+    let Some(workload) = workload else { return Some(Reason::WorkloadDeleted) };
+    if pass.obs.rollout.metadata.deletion_timestamp.is_some() {
+        return Some(Reason::RolloutDeleted);
+    }
+    if workload.revision == release.spec.from.revision {
+        return Some(Reason::RevertedByUser);
+    }
+    if workload.revision != release.spec.to.revision {
+        return Some(Reason::SupersededBy { revision: workload.revision.clone() });
+    }
+    let own = pass.obs.replica_sets.iter().any(|rs| {
+        rs.revision == workload.revision
+            && rs.replicas > 0
+            && rs.release != release.metadata.name
+            && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+    });
+    own.then(|| Reason::WentPastBrake {
+        detail: "the workload's own controller made pods of the new revision during the release".to_owned(),
+    })
+}
+
+/// One pass over a running release.
+pub(super) struct Run<'a> {
+    pub release: &'a Release,
+    pub workload: &'a Workload,
+    pub canary: Option<&'a ReplicaSet>,
+    pub working: Working,
+}
+
+impl<'a> Run<'a> {
+    /// Goes on with the release; a reason sends it back.
+    fn go(&mut self, pass: &mut Pass<'a>) -> Option<Reason> {
+        let adopted = self.canary.is_some_and(|rs| !pass.is_ours(rs));
+        if adopted {
+            handover::finish(self, pass);
+            return None;
+        }
+        let wishes = commands::take(pass, self.release, &mut self.working);
+        if wishes.abort.is_some() {
+            return wishes.abort;
+        }
+        self.hold_workload(pass);
+        pass.hold_floors(self.release.spec.replicas);
+        if self.working.status.phase == ReleasePhase::Pending {
+            let reason = Reason::ReleaseStarted {
+                from: self.release.spec.from.revision.clone(),
+                to: self.release.spec.to.revision.clone(),
+            };
+            self.working.status.started_at = Some(pass.at());
+            self.working.enter_step(0, pass.at());
+            self.working.enter(ReleasePhase::Progressing, &reason, pass.at());
+            self.working.explain(&Reason::Starting);
+        }
+        self.skip_steps_of_an_empty_workload(pass);
+        self.fold(pass);
+        let verdict = self.verdict();
+        let health = self.health(pass);
+        self.watch_stable(pass);
+        let failure = failure(&health, verdict.as_ref(), self.working.status.analysis.as_ref());
+        if let Some(cause) = failure {
+            if self.release.spec.rollback.automatic {
+                return Some(cause);
+            }
+            if wishes.promote.is_none() {
+                self.working.run_clock(false, pass.now);
+                self.working.status.phase = ReleasePhase::Paused;
+                self.hold(pass, Reason::RollbackWanted { cause: Box::new(cause) });
+                self.scale(pass);
+                self.ask_for_sample(pass);
+                return None;
+            }
+        }
+        if let Some(by) = wishes.promote {
+            self.pass_step(pass, by, wishes.full);
+        } else if let Some(reason) = self.gate(pass, verdict.as_ref(), &health) {
+            return Some(reason);
+        }
+        self.scale(pass);
+        self.ask_for_sample(pass);
+        if self.passed_all() {
+            handover::prepare(self, pass);
+        }
+        None
+    }
+
+    pub fn index(&self) -> usize {
+        usize::try_from(self.working.status.step.index).unwrap_or(usize::MAX)
+    }
+
+    pub fn passed_all(&self) -> bool {
+        self.index() >= self.release.spec.steps.len()
+    }
+
+    /// Canary pods wanted now.
+    pub fn wanted(&self) -> i32 {
+        match self.release.spec.steps.get(self.index()) {
+            Some(step) => canary_pods(self.workload.replicas, step.weight),
+            None => self.workload.replicas,
+        }
+    }
+
+    fn pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
+        let uid = self.canary.map(|rs| rs.id.uid.as_str());
+        pass.obs.pods.iter().filter(|p| Some(p.owner_uid.as_str()) == uid).collect()
+    }
+
+    fn stable_pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
+        let canary = self.canary.map(|rs| rs.id.uid.as_str());
+        pass.obs.pods.iter().filter(|p| Some(p.owner_uid.as_str()) != canary).collect()
+    }
+
+    /// Ready canary pods; with `minReadySeconds`, those that are available.
+    pub fn ready(&self, pass: &Pass<'_>) -> i32 {
+        let ready = count(&self.pods(pass));
+        match self.canary {
+            Some(rs) if self.workload.min_ready_seconds > 0 => ready.min(rs.available),
+            Some(_) => ready,
+            None => 0,
+        }
+    }
+
+    fn hold_workload(&self, pass: &mut Pass<'_>) {
+        let workload = self.workload;
+        let labelled = workload.release_label.as_deref() == Some(self.release.spec.to.revision.as_str());
+        if !labelled || !workload.paused {
+            pass.push(Effect::HoldWorkload {
+                workload: workload.id.clone(),
+                generation: workload.generation,
+                revision: self.release.spec.to.revision.clone(),
+                pause: !workload.paused,
+            });
+        }
+    }
+
+    /// Nothing serves, so nothing can be tried and nothing can be hurt.
+    fn skip_steps_of_an_empty_workload(&mut self, pass: &mut Pass<'_>) {
+        if self.workload.replicas == 0 && !self.passed_all() && !self.working.status.paused {
+            self.pass_step(pass, Passed::NothingServes, true);
+        }
+    }
+
+    fn plan(&self) -> Option<analysis::Plan> {
+        let written = self.release.spec.analysis.as_ref().filter(|a| !a.guards.is_empty())?;
+        // It resolved when the release started, and it is immutable since.
+        analysis::Plan::resolve(written, self.release.spec.planned_looks).ok()
+    }
+
+    fn fold(&mut self, pass: &Pass<'_>) {
+        if let (Some(plan), Some(sample)) = (self.plan(), &pass.obs.sample) {
+            let state = self.working.status.analysis.get_or_insert_default();
+            *state = analysis::fold(state, &plan, sample);
+        }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        let plan = self.plan()?;
+        let state = self.working.status.analysis.clone().unwrap_or_default();
+        Some(analysis::verdict(&state, &plan))
+    }
+
+    fn health(&self, pass: &Pass<'_>) -> Health {
+        let wanted = self.canary.map_or(0, |rs| rs.replicas);
+        let written = self.release.spec.analysis.as_ref().and_then(|a| a.max_restarts);
+        crash::health(
+            &Canary {
+                replica_set: self.canary,
+                pods: self.pods(pass),
+                stable: self.stable_pods(pass),
+                wanted,
+                max_restarts: written.unwrap_or(i32::from(wanted > 10)),
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "the CRD's durations are far below 2^53 s"
+                )]
+                deadline_seconds: secs(&self.release.spec.progress_deadline) as i64,
+                since: self.working.status.step.entered_at.as_ref().map(|t| t.0),
+                longest_stable_unready: self.working.status.longest_stable_unready_seconds,
+            },
+            pass.now,
+        )
+    }
+
+    /// Remembers how long stable pods were unready, so that the canary is not judged harder.
+    fn watch_stable(&mut self, pass: &Pass<'_>) {
+        let longest = &mut self.working.status.longest_stable_unready_seconds;
+        for seconds in stable_unready(pass, self.canary) {
+            *longest = longest.max(seconds);
+        }
+    }
+
+    /// Whether the step may be left; a reason sends the release back.
+    fn gate(&mut self, pass: &mut Pass<'_>, verdict: Option<&Verdict>, health: &Health) -> Option<Reason> {
+        let (wanted, ready) = (self.wanted(), self.ready(pass));
+        let scaled = self.canary.is_some_and(|rs| rs.replicas == wanted);
+        let reached = scaled && ready >= wanted;
+        let now = pass.now;
+        if let Health::Fine(Some(at)) | Health::Hold(_, Some(at)) = health {
+            pass.wake(*at);
+        }
+        let no_data = match verdict {
+            Some(Verdict::NoData { since, reason }) => Some((*since, reason.clone())),
+            _ => None,
+        };
+        if let Some((since, detail)) = &no_data
+            && let Some(reason) = self.no_data_bound(pass, *since, detail)
+        {
+            return Some(reason);
+        }
+        if self.passed_all() {
+            return None;
+        }
+        let step = self.release.spec.steps[self.index()].clone();
+        let number = self.index() + 1;
+        self.working.run_clock(reached && !self.working.status.paused && no_data.is_none(), now);
+        let (min, max) = (secs(&step.min_duration), secs(&step.max_duration));
+        let elapsed = self.working.elapsed(now);
+        if self.working.status.step.running_since.is_some() {
+            for bound in [min, max] {
+                if elapsed < bound {
+                    pass.wake(now + after(bound - elapsed));
+                }
+            }
+        }
+        let waits_for_person = step.pause && !self.working.status.step.approved;
+        let unproven = match verdict {
+            Some(Verdict::Collecting { guards }) => guards.iter().map(|u| u.guard.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let reason = if let Health::Hold(reason, _) = health {
+            reason.clone()
+        } else if self.working.status.paused {
+            Reason::PausedByUser
+        } else if !reached {
+            Reason::ScalingUp { ready, wanted }
+        } else if let Some((_, detail)) = no_data {
+            Reason::NoData { detail }
+        } else if elapsed >= min && waits_for_person {
+            Reason::AwaitingApproval { step: number }
+        } else if !unproven.is_empty() {
+            match self.unproven(elapsed >= max && elapsed >= min, unproven) {
+                Ok(reason) => reason,
+                Err(Outcome::Back(reason)) => return Some(reason),
+                Err(Outcome::On(by)) => {
+                    self.pass_step(pass, by, false);
+                    return None;
+                }
+            }
+        } else if elapsed < min {
+            #[expect(clippy::cast_possible_truncation, reason = "shown to people in whole seconds")]
+            Reason::StepTime { min_seconds: min.ceil() as i64 }
+        } else {
+            let by = if verdict.is_some() { Passed::Proof } else { Passed::Time };
+            self.pass_step(pass, by, false);
+            return None;
+        };
+        let waits = matches!(reason, Reason::PausedByUser | Reason::AwaitingApproval { .. });
+        self.working.status.phase = if waits { ReleasePhase::Paused } else { ReleasePhase::Progressing };
+        self.hold(pass, reason);
+        None
+    }
+
+    fn no_data_bound(&self, pass: &mut Pass<'_>, since: Timestamp, detail: &str) -> Option<Reason> {
+        let plan = self.plan()?;
+        if plan.on_no_data.rollback_due(since, pass.now) {
+            return Some(Reason::NoData { detail: format!("{detail}; onNoData.then: rollback") });
+        }
+        if let Some(at) = plan.on_no_data.rollback_at(since) {
+            pass.wake(at);
+        }
+        None
+    }
+
+    fn unproven(&self, late: bool, guards: Vec<String>) -> Result<Reason, Outcome> {
+        if !late {
+            return Ok(Reason::Collecting { guards });
+        }
+        let policy = self.release.spec.analysis.as_ref().and_then(|a| a.on_inconclusive).unwrap_or_default();
+        match policy {
+            Inconclusive::Hold => Ok(Reason::Inconclusive { guards }),
+            Inconclusive::Promote => Err(Outcome::On(Passed::Policy)),
+            Inconclusive::Rollback => Err(Outcome::Back(Reason::Inconclusive { guards })),
+        }
+    }
+
+    /// Says why it waits; tells everyone when somebody may have to do something.
+    fn hold(&mut self, pass: &mut Pass<'_>, reason: Reason) {
+        let news = self.working.status.reason.as_deref() != Some(reason.code());
+        let telling = matches!(
+            reason,
+            Reason::NoData { .. }
+                | Reason::Inconclusive { .. }
+                | Reason::Unschedulable { .. }
+                | Reason::AwaitingApproval { .. }
+                | Reason::PausedByUser
+                | Reason::RollbackWanted { .. }
+        );
+        self.working.explain(&reason);
+        if news && telling {
+            self.working.log(&reason, pass.at());
+            self.working.record(pass, self.release);
+            let warning = !matches!(reason, Reason::PausedByUser | Reason::AwaitingApproval { .. });
+            let action = format!("Step{}", self.index() + 1);
+            pass.announce(Some(self.release), "Held", warning, &action, reason.clone());
+        }
+        pass.reasons.push(reason);
+    }
+
+    /// Leaves the step: the record first, the weight after it.
+    fn pass_step(&mut self, pass: &mut Pass<'_>, by: Passed, full: bool) {
+        let steps = self.release.spec.steps.len();
+        let passed = Reason::StepPassed { step: self.index() + 1, by };
+        self.working.log(&passed, pass.at());
+        let next = if full { steps } else { self.index() + 1 };
+        self.working.enter_step(u32::try_from(next).unwrap_or(u32::MAX), pass.at());
+        if let Some(state) = &self.working.status.analysis {
+            self.working.status.analysis = Some(analysis::start_step(state));
+        }
+        if next >= steps {
+            self.working.enter(ReleasePhase::Promoting, &Reason::Promoting, pass.at());
+            self.weigh(pass);
+            self.working.record(pass, self.release);
+        } else {
+            let started = self.step_started();
+            self.working.enter(ReleasePhase::Progressing, &started, pass.at());
+            self.weigh(pass);
+            self.working.record(pass, self.release);
+            let action = format!("Step{}", next + 1);
+            pass.announce(Some(self.release), "StepStarted", false, &action, started);
+        }
+        pass.reasons.push(passed);
+    }
+
+    fn step_started(&self) -> Reason {
+        let (stable, pods) = (self.workload.replicas, self.wanted());
+        Reason::StepStarted {
+            step: self.index() + 1,
+            of: self.release.spec.steps.len(),
+            weight: self.release.spec.steps.get(self.index()).map_or(100, |s| s.weight),
+            reachable: share(stable, pods),
+            pods,
+            stable,
+        }
+    }
+
+    /// Writes down what share is wanted and reached.
+    fn weigh(&mut self, pass: &Pass<'_>) {
+        let (wanted, stable) = (self.wanted(), count(&self.stable_pods(pass)));
+        let steps = self.release.spec.steps.len();
+        self.working.status.progress = Some(format!("{}/{steps}", (self.index() + 1).min(steps)));
+        let last = self.release.spec.steps.last().map_or(0, |s| s.weight);
+        self.working.status.weight = Some(Weight {
+            desired: self.release.spec.steps.get(self.index()).map_or(last, |s| s.weight),
+            reachable: share(self.workload.replicas, wanted),
+            reached: share(stable, self.ready(pass)),
+            canary_pods: wanted,
+            stable_pods: stable,
+        });
+    }
+
+    /// Brings the number of canary pods to what the step wants.
+    fn scale(&mut self, pass: &mut Pass<'_>) {
+        self.weigh(pass);
+        let wanted = self.wanted();
+        match self.canary {
+            None => self.create(pass, wanted),
+            Some(rs) if rs.deleting => {}
+            Some(rs) if rs.replicas != wanted => {
+                // More weight only after it is written that the step before was passed.
+                self.working.record_if_due(pass, self.release);
+                pass.push(Effect::ScaleCanary {
+                    replica_set: rs.id.clone(),
+                    from: rs.replicas,
+                    to: wanted,
+                    owner_uid: pass.owner_uid(),
+                });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn create(&mut self, pass: &mut Pass<'_>, wanted: i32) {
+        // A ReplicaSet of the same template without pods is history of the workload; adopted beside the
+        // canary it would be taken for the new one.
+        let leftovers: Vec<&ReplicaSet> = pass
+            .obs
+            .replica_sets
+            .iter()
+            .filter(|rs| rs.revision == self.workload.revision && rs.replicas == 0 && rs.total == 0)
+            .collect();
+        for rs in &leftovers {
+            if !rs.deleting {
+                pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
+            }
+        }
+        if !leftovers.is_empty() {
+            return;
+        }
+        let first = self.release.status.as_ref().is_none_or(|s| s.phase == ReleasePhase::Pending);
+        self.working.record_if_due(pass, self.release);
+        pass.push(Effect::CreateCanary {
+            object: plan::canary(&pass.obs.rollout, self.release, self.workload, wanted),
+        });
+        if first {
+            let reason = Reason::ReleaseStarted {
+                from: self.release.spec.from.revision.clone(),
+                to: self.release.spec.to.revision.clone(),
+            };
+            pass.announce(Some(self.release), "ReleaseStarted", false, "Step1", reason);
+        }
+    }
+
+    fn ask_for_sample(&self, pass: &mut Pass<'_>) {
+        let Some(plan) = self.plan() else { return };
+        if self.ready(pass) == 0 {
+            return;
+        }
+        let last = self.working.status.analysis.as_ref().and_then(|a| a.last_look_at.as_ref()).map(|t| t.0);
+        let due = last.map_or(pass.now, |t| t + after(plan.interval.as_secs_f64()));
+        if due <= pass.now {
+            pass.sample = true;
+        } else {
+            pass.wake(due);
+        }
+    }
+}
+
+/// For how long stable pods are unready now.
+fn stable_unready(pass: &Pass<'_>, canary: Option<&ReplicaSet>) -> Vec<f64> {
+    let canary = canary.map(|rs| rs.id.uid.as_str());
+    let stable = pass.obs.pods.iter().filter(|p| Some(p.owner_uid.as_str()) != canary);
+    stable.filter_map(|p| crash::unready_seconds(p, pass.now)).collect()
+}
+
+enum Outcome {
+    On(Passed),
+    Back(Reason),
+}
+
+/// What sends the release back: pods that fail before metrics that do.
+fn failure(health: &Health, verdict: Option<&Verdict>, state: Option<&AnalysisState>) -> Option<Reason> {
+    if let Health::Failed(reason) = health {
+        return Some(reason.clone());
+    }
+    match verdict {
+        Some(Verdict::Rollback(finding)) => {
+            Some(Reason::GuardFailed { guard: finding.guard.clone(), detail: numbers(finding, state) })
+        }
+        _ => None,
+    }
+}
+
+/// The numbers behind a finding, in one sentence.
+fn numbers(finding: &Finding, state: Option<&AnalysisState>) -> String {
+    let totals = state.and_then(|s| s.guards.iter().find(|g| g.name == finding.guard)).map(|g| g.totals);
+    let totals = totals.unwrap_or_default();
+    let percent = |bad: f64, all: f64| if all > 0.0 { 100.0 * bad / all } else { 0.0 };
+    format!(
+        "canary {:.0} of {:.0} ({:.2} %) against stable {:.0} of {:.0} ({:.2} %); evidence that it is worse {:.0} \
+         (needs {:.0}), that it is beyond the tolerance {:.0} (needs {:.0})",
+        totals.canary_bad,
+        totals.canary_total,
+        percent(totals.canary_bad, totals.canary_total),
+        totals.stable_bad,
+        totals.stable_total,
+        percent(totals.stable_bad, totals.stable_total),
+        finding.strict,
+        finding.needed_strict,
+        finding.margin,
+        finding.needed_margin,
+    )
+}
+
+fn count(pods: &[&Pod]) -> i32 {
+    i32::try_from(pods.iter().filter(|p| p.ready && !p.deleting).count()).unwrap_or(i32::MAX)
+}
+
+/// A positive number of seconds as a span, never zero.
+pub(super) fn after(seconds: f64) -> SignedDuration {
+    SignedDuration::from_secs_f64(seconds.clamp(0.01, 1e9))
+}

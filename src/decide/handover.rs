@@ -1,0 +1,87 @@
+//! Promotion: the tested ReplicaSet changes its controller; no pod restarts.
+
+use jiff::SignedDuration;
+
+use super::drive::Run;
+use super::effect::Effect;
+use super::observation::ReplicaSet;
+use super::pass::Pass;
+use super::reason::Reason;
+use crate::api::ReleasePhase;
+use crate::api::rollout::{Revision, RolloutPhase};
+
+/// How soon to look again while another controller has to act; its watch events usually come first.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// All steps are passed: when the canary is at full size and available, let it go.
+pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
+    let (Some(rs), wanted) = (run.canary, run.workload.replicas) else { return };
+    let held = run.workload.paused && run.workload.release_label.is_some();
+    if !held || rs.deleting || rs.replicas != wanted || run.ready(pass) < wanted || rs.available < wanted {
+        return;
+    }
+    run.working.record_if_due(pass, run.release);
+    pass.push(Effect::HandOver {
+        replica_set: rs.id.clone(),
+        replicas: wanted,
+        max: wanted.saturating_add(run.workload.surge),
+        has_annotations: rs.has_annotations,
+        owner_uid: pass.owner_uid(),
+    });
+}
+
+/// The canary was let go: wait for its adoption, unpause, and end the release.
+pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
+    let (Some(rs), workload) = (run.canary, run.workload) else { return };
+    let adopted = rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid);
+    if !adopted {
+        pass.wake(pass.now + LOOK_AGAIN);
+        return;
+    }
+    if workload.paused || workload.release_label.is_some() {
+        let others = pass.obs.replica_sets.iter().any(|other| {
+            other.id.uid != rs.id.uid
+                && other.replicas > 0
+                && other.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+        });
+        // Saturated, the Deployment controller takes the old pods away by itself, even while paused. If the
+        // workload was scaled meanwhile it is not, and its own rolling update does the rest.
+        if others && saturated(rs, workload.replicas) {
+            pass.wake(pass.now + LOOK_AGAIN);
+            return;
+        }
+        pass.push(Effect::FreeWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            held: workload.release_label.is_some(),
+            paused: workload.paused,
+        });
+        pass.return_floors();
+        return;
+    }
+    pass.return_floors();
+    if !workload.complete() {
+        pass.wake(pass.now + LOOK_AGAIN);
+        return;
+    }
+    let reason = Reason::Promoted { revision: run.release.spec.to.revision.clone() };
+    run.working.enter(ReleasePhase::Promoted, &reason, pass.at());
+    run.working.status.finished_at = Some(pass.at());
+    run.working.status.step.running_since = None;
+    if let Some(weight) = &mut run.working.status.weight {
+        (weight.desired, weight.reachable, weight.reached, weight.stable_pods) = (100, 100, 100, 0);
+        weight.canary_pods = workload.replicas;
+    }
+    // What is stable first: a restart in between finds the release still running, and ends it again.
+    pass.set_stable(Revision { replica_set: rs.id.name.clone(), ..run.release.spec.to.clone() });
+    pass.say(RolloutPhase::Stable, Reason::Stable);
+    pass.record_rollout();
+    run.working.record(pass, run.release);
+    pass.announce(Some(run.release), "Promoted", false, "Promoted", reason);
+}
+
+fn saturated(rs: &ReplicaSet, replicas: i32) -> bool {
+    rs.replicas == replicas
+        && rs.available == replicas
+        && rs.desired_annotation.as_deref() == Some(replicas.to_string().as_str())
+}

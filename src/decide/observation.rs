@@ -1,0 +1,258 @@
+//! What was read: everything that a decision may depend on, with the identity of each object.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::analysis::Sample;
+use crate::api::{Release, ReleaseStatus, Rollout};
+
+/// Everything read about one Rollout, at one moment.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The Rollout itself.
+    pub rollout: Rollout,
+    /// The workload it names, if it exists.
+    pub workload: Option<Workload>,
+    /// The ReplicaSets of the namespace that the workload's selector matches.
+    pub replica_sets: Vec<ReplicaSet>,
+    /// The pods of those ReplicaSets.
+    pub pods: Vec<Pod>,
+    /// The releases of this Rollout, running and finished.
+    pub releases: Vec<Release>,
+    /// The autoscalers that target the workload.
+    pub autoscalers: Vec<Autoscaler>,
+    /// Whether the brake is in the API server.
+    pub brake: Brake,
+    /// An older Rollout that names the same workload.
+    pub rival: Option<String>,
+    /// What this process remembers of the running release beyond its written status.
+    pub memory: Option<Memory>,
+    /// Metrics that were fetched since the last pass.
+    pub sample: Option<Sample>,
+}
+
+/// What is not yet written: the evidence of the looks since the last write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// The Release it belongs to.
+    pub release_uid: String,
+    /// The status as this process has it.
+    pub status: ReleaseStatus,
+    /// When the status was last written by this process.
+    pub written_at: Option<Timestamp>,
+}
+
+/// Identity of an object that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid: the guard of every write to it.
+    pub uid: String,
+    /// Version of the object that was read.
+    pub resource_version: String,
+}
+
+/// The kinds of workload that can be governed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// `apps/v1` Deployment: braked by `spec.paused`.
+    Deployment,
+}
+
+impl WorkloadKind {
+    /// The kind's name as in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+        }
+    }
+}
+
+/// A workload.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Its kind.
+    pub kind: WorkloadKind,
+    /// Its identity.
+    pub id: Identity,
+    /// `metadata.generation`: grows with every change of the spec, and only then.
+    pub generation: i64,
+    /// The generation that its controller has seen.
+    pub observed_generation: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Value of the label `belay.dev/rollout`.
+    pub rollout_label: Option<String>,
+    /// Value of the label `belay.dev/release`.
+    pub release_label: Option<String>,
+    /// Whether its metadata has a labels map at all.
+    pub has_labels: bool,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// Whether its own controller is told not to roll out.
+    pub paused: bool,
+    /// `spec.selector`, as it is in the object.
+    pub selector: Value,
+    /// `spec.template`, as it is in the object.
+    pub template: Value,
+    /// Digest of the template.
+    pub revision: String,
+    /// `spec.progressDeadlineSeconds`.
+    pub progress_deadline_seconds: i64,
+    /// `spec.minReadySeconds`.
+    pub min_ready_seconds: i64,
+    /// The most pods above `replicas` that its own rolling update makes.
+    pub surge: i32,
+    /// `status.replicas`.
+    pub total: i32,
+    /// `status.updatedReplicas`.
+    pub updated: i32,
+    /// `status.availableReplicas`.
+    pub available: i32,
+}
+
+impl Workload {
+    /// Whether its own controller has nothing left to do.
+    pub fn complete(&self) -> bool {
+        self.observed_generation >= self.generation
+            && self.updated == self.replicas
+            && self.total == self.replicas
+            && self.available >= self.replicas
+    }
+
+    /// The images of the template, `container=image`, at most 20.
+    pub fn images(&self) -> Vec<String> {
+        images(&self.template)
+    }
+}
+
+/// The images of a pod template, `container=image`, at most 20.
+pub fn images(template: &Value) -> Vec<String> {
+    let containers = template.pointer("/spec/containers").and_then(Value::as_array);
+    containers
+        .into_iter()
+        .flatten()
+        .take(20)
+        .map(|c| {
+            let text = |key: &str| c.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            format!("{}={}", text("name"), text("image"))
+        })
+        .collect()
+}
+
+/// The controller that owns an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// A ReplicaSet.
+#[derive(Clone, Debug)]
+pub struct ReplicaSet {
+    /// Its identity.
+    pub id: Identity,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its controller.
+    pub owner: Option<Owner>,
+    /// Value of the label `pod-template-hash`.
+    pub hash: Option<String>,
+    /// Digest of its template without that label.
+    pub revision: String,
+    /// Its template, kept only while it has pods.
+    pub template: Option<Value>,
+    /// Whether its metadata has an annotations map at all.
+    pub has_annotations: bool,
+    /// Annotation `belay.dev/release`.
+    pub release: Option<String>,
+    /// Annotation `belay.dev/stopped`.
+    pub stopped: Option<String>,
+    /// Annotation `deployment.kubernetes.io/desired-replicas`.
+    pub desired_annotation: Option<String>,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// `status.replicas`.
+    pub total: i32,
+    /// `status.availableReplicas`.
+    pub available: i32,
+    /// Why it cannot create pods, if so.
+    pub failure: Option<String>,
+}
+
+/// A pod, as much as health needs.
+#[derive(Clone, Debug, Default)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The uid of the ReplicaSet that owns it.
+    pub owner_uid: String,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// When the kubelet took it up.
+    pub started_at: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Evicted, preempted, or its node went away: not the version's fault.
+    pub disrupted: bool,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Since when `ready` has its present value.
+    pub ready_changed_at: Option<Timestamp>,
+    /// Why no node takes it, if so.
+    pub unschedulable: Option<String>,
+    /// Its containers, init containers included.
+    pub containers: Vec<Container>,
+}
+
+/// A container, as much as health needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// How often it was restarted.
+    pub restarts: i32,
+    /// Why it waits, as the kubelet names it, and the message.
+    pub waiting: Option<(String, String)>,
+    /// How it ended just now: reason and exit code.
+    pub terminated: Option<(String, i32)>,
+    /// How it ended the time before: reason and exit code.
+    pub last_terminated: Option<(String, i32)>,
+}
+
+/// A horizontal pod autoscaler.
+#[derive(Clone, Debug)]
+pub struct Autoscaler {
+    /// Its identity.
+    pub id: Identity,
+    /// `spec.minReplicas`; absent means 1.
+    pub min: Option<i32>,
+    /// `spec.maxReplicas`.
+    pub max: i32,
+    /// Annotation `belay.dev/held-min-replicas`.
+    pub held: Option<String>,
+    /// Whether its metadata has an annotations map at all.
+    pub has_annotations: bool,
+}
+
+/// Whether the brake is in the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brake {
+    /// The policy and its binding are there.
+    Engaged,
+    /// They are not, and why.
+    Missing(String),
+}

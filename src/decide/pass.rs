@@ -1,0 +1,249 @@
+//! One pass: what is being put together, and the Rollout's own status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+
+use super::effect::{Announcement, Effect, Regarding};
+use super::observation::{Autoscaler, Brake, Identity, Memory, Observation, ReplicaSet, Workload};
+use super::reason::Reason;
+use crate::api::rollout::{Revision, RolloutPhase, Veto};
+use crate::api::{Release, RolloutStatus};
+
+/// Most vetoes that a Rollout keeps; the oldest go first.
+const VETOES: usize = 20;
+
+/// A decision in the making.
+pub(super) struct Pass<'a> {
+    pub obs: &'a Observation,
+    pub now: Timestamp,
+    pub effects: Vec<Effect>,
+    pub reasons: Vec<Reason>,
+    pub wake_at: Option<Timestamp>,
+    pub sample: bool,
+    pub memory: Option<Memory>,
+    /// The Rollout's status as it is to be.
+    pub status: RolloutStatus,
+}
+
+impl<'a> Pass<'a> {
+    pub fn new(obs: &'a Observation, now: Timestamp) -> Self {
+        Self {
+            obs,
+            now,
+            effects: Vec::new(),
+            reasons: Vec::new(),
+            wake_at: None,
+            sample: false,
+            memory: None,
+            status: obs.rollout.status.clone().unwrap_or_default(),
+        }
+    }
+
+    pub fn at(&self) -> MicroTime {
+        MicroTime(self.now)
+    }
+
+    pub fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Asks for another pass at `at`, unless an earlier one is already wanted.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |t| t.min(at)));
+    }
+
+    pub fn rollout_id(&self) -> Identity {
+        identity(&self.obs.rollout.metadata)
+    }
+
+    pub fn workload(&self) -> Option<&'a Workload> {
+        self.obs.workload.as_ref().filter(|w| !w.deleting)
+    }
+
+    pub fn announce(
+        &mut self,
+        release: Option<&Release>,
+        kind: &'static str,
+        warning: bool,
+        action: &str,
+        reason: Reason,
+    ) {
+        let regarding = match release {
+            Some(r) => Regarding { kind: "Release", id: identity(&r.metadata) },
+            None => Regarding { kind: "Rollout", id: self.rollout_id() },
+        };
+        self.push(Effect::Announce(Announcement {
+            regarding,
+            warning,
+            kind,
+            action: action.to_owned(),
+            reason,
+        }));
+    }
+
+    /// Whether Belay made this ReplicaSet for this Rollout and still controls it.
+    pub fn is_ours(&self, rs: &ReplicaSet) -> bool {
+        let uid = self.obs.rollout.metadata.uid.as_deref().unwrap_or_default();
+        rs.owner.as_ref().is_some_and(|o| o.kind == "Rollout" && o.uid == uid)
+    }
+
+    pub fn owner_uid(&self) -> String {
+        self.obs.rollout.metadata.uid.clone().unwrap_or_default()
+    }
+
+    /// The release that is under way: the oldest that is not final.
+    pub fn running(&self) -> Option<&'a Release> {
+        self.obs
+            .releases
+            .iter()
+            .filter(|r| !is_final(r))
+            .min_by_key(|r| r.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    }
+
+    pub fn veto_of(&self, revision: &str) -> Option<&Veto> {
+        self.status.vetoed.iter().find(|v| v.revision == revision)
+    }
+
+    pub fn veto(&mut self, revision: &str, release: &str, code: &str) {
+        if self.veto_of(revision).is_some() {
+            return;
+        }
+        let at = self.at();
+        self.status.vetoed.push(Veto {
+            revision: revision.to_owned(),
+            release: release.to_owned(),
+            reason: code.to_owned(),
+            at,
+        });
+        let surplus = self.status.vetoed.len().saturating_sub(VETOES);
+        self.status.vetoed.drain(..surplus);
+    }
+
+    /// Sets phase and message of the Rollout.
+    pub fn say(&mut self, phase: RolloutPhase, reason: Reason) {
+        self.status.phase = Some(phase);
+        self.status.message = Some(reason.to_string());
+        let ready = !matches!(reason.code(), "WorkloadMissing" | "WorkloadTaken" | "InvalidPlan");
+        let message = if ready { String::new() } else { reason.to_string() };
+        self.condition("Ready", ready, if ready { "Governed" } else { reason.code() }, &message);
+        self.reasons.push(reason);
+    }
+
+    pub fn set_stable(&mut self, stable: Revision) {
+        self.status.stable = Some(stable);
+    }
+
+    fn brake_condition(&mut self) {
+        match &self.obs.brake {
+            Brake::Engaged => self.condition("BrakeEngaged", true, "PolicyInPlace", ""),
+            Brake::Missing(why) => {
+                let why = why.clone();
+                if self.condition_status("BrakeEngaged") != Some("False") {
+                    self.announce(
+                        None,
+                        "BrakeMissing",
+                        true,
+                        "Brake",
+                        Reason::BrakeMissing { detail: why.clone() },
+                    );
+                }
+                self.condition("BrakeEngaged", false, "PolicyMissing", &why);
+            }
+        }
+    }
+
+    fn condition_status(&self, kind: &str) -> Option<&str> {
+        self.status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str())
+    }
+
+    fn condition(&mut self, kind: &str, status: bool, reason: &str, message: &str) {
+        let status = if status { "True" } else { "False" };
+        let generation = self.obs.rollout.metadata.generation;
+        let conditions = &mut self.status.conditions;
+        if let Some(present) = conditions.iter_mut().find(|c| c.type_ == kind) {
+            if present.status != status {
+                present.last_transition_time = Time(self.now);
+            }
+            status.clone_into(&mut present.status);
+            reason.clone_into(&mut present.reason);
+            message.clone_into(&mut present.message);
+            present.observed_generation = generation;
+        } else {
+            conditions.push(Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+                last_transition_time: Time(self.now),
+                observed_generation: generation,
+            });
+        }
+    }
+
+    /// Writes the Rollout's status now, if it differs from what is there.
+    pub fn record_rollout(&mut self) {
+        self.status.observed_generation = self.obs.rollout.metadata.generation;
+        self.brake_condition();
+        let already = self
+            .effects
+            .iter()
+            .any(|e| matches!(e, Effect::RecordRollout { status, .. } if **status == self.status));
+        if self.obs.rollout.status.as_ref() != Some(&self.status) && !already {
+            self.push(Effect::RecordRollout {
+                rollout: self.rollout_id(),
+                status: Box::new(self.status.clone()),
+            });
+        }
+    }
+
+    /// Holds the floor of every autoscaler of the workload at `floor`, so that a rollback finds all its pods.
+    pub fn hold_floors(&mut self, floor: i32) {
+        for autoscaler in &self.obs.autoscalers {
+            let floor = floor.min(autoscaler.max);
+            if autoscaler.min.unwrap_or(1) < floor {
+                self.effects.push(Effect::HoldFloor {
+                    autoscaler: autoscaler.id.clone(),
+                    min: autoscaler.min,
+                    floor,
+                    has_annotations: autoscaler.has_annotations,
+                });
+            }
+        }
+    }
+
+    /// Gives back the floor of every autoscaler that holds one.
+    pub fn return_floors(&mut self) {
+        for autoscaler in &self.obs.autoscalers {
+            if let Some(held) = &autoscaler.held {
+                self.effects.push(return_floor(autoscaler, held));
+            }
+        }
+    }
+}
+
+/// What is given back: what it was before, unless another writer has set something else since.
+fn return_floor(autoscaler: &Autoscaler, held: &str) -> Effect {
+    let (before, floor) = held.split_once('/').unwrap_or((held, ""));
+    let ours = floor.parse::<i32>().ok() == autoscaler.min;
+    Effect::ReturnFloor {
+        autoscaler: autoscaler.id.clone(),
+        held: held.to_owned(),
+        present: autoscaler.min,
+        min: ours.then(|| before.parse::<i32>().ok()),
+    }
+}
+
+/// The identity of an object.
+pub(super) fn identity(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Identity {
+    Identity {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+/// Whether nothing more happens in this release.
+pub(super) fn is_final(release: &Release) -> bool {
+    release.status.as_ref().is_some_and(|s| s.phase.is_final())
+}

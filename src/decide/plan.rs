@@ -1,0 +1,186 @@
+//! From a Rollout's spec to the resolved, immutable plan of one release.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::Duration;
+use serde_json::{Value, json};
+
+use super::observation::Workload;
+use super::reason::Reason;
+use crate::analysis;
+use crate::api::release::{PlannedStep, WorkloadIdentity};
+use crate::api::rollout::{Revision, RolloutSpec, Step};
+use crate::api::{self, Release, ReleaseSpec, Rollout};
+
+/// Default `minDuration` of a step: 1 minute.
+const MIN_SECONDS: u64 = 60;
+/// Default `maxDuration` of a step: 30 minutes.
+const MAX_SECONDS: u64 = 30 * 60;
+/// Default time between two looks: 5 seconds.
+pub const INTERVAL_SECONDS: u64 = 5;
+/// Default steps in percent.
+const WEIGHTS: [i32; 3] = [5, 25, 50];
+/// Default number of finished releases that are kept.
+const HISTORY: i32 = 10;
+
+/// Seconds of a duration; a negative one, which the API server refuses, counts as none.
+pub fn secs(duration: &Duration) -> f64 {
+    if duration.is_negative() { 0.0 } else { std::time::Duration::from(*duration).as_secs_f64() }
+}
+
+fn from_secs(seconds: u64) -> Duration {
+    std::time::Duration::from_secs(seconds).into()
+}
+
+/// How many finished releases are kept.
+pub(super) fn history_limit(spec: &RolloutSpec) -> usize {
+    usize::try_from(spec.history_limit.unwrap_or(HISTORY).max(1)).unwrap_or(1)
+}
+
+/// The steps with every default filled in.
+pub fn steps(spec: &RolloutSpec) -> Vec<PlannedStep> {
+    let written = spec.strategy.as_ref().map(|s| s.canary.steps.as_slice()).unwrap_or_default();
+    if written.is_empty() {
+        return WEIGHTS.iter().map(|w| planned(&default_step(*w))).collect();
+    }
+    written.iter().map(planned).collect()
+}
+
+fn default_step(weight: i32) -> Step {
+    Step { weight, min_duration: None, max_duration: None, pause: false }
+}
+
+fn planned(step: &Step) -> PlannedStep {
+    let min = step.min_duration.unwrap_or_else(|| match &step.max_duration {
+        // A step that may last 20 s at most lasts no longer at least.
+        Some(max) if secs(max) < MIN_SECONDS as f64 => *max,
+        _ => from_secs(MIN_SECONDS),
+    });
+    let max = step
+        .max_duration
+        .unwrap_or_else(|| if secs(&min) > MAX_SECONDS as f64 { min } else { from_secs(MAX_SECONDS) });
+    PlannedStep { weight: step.weight, min_duration: min, max_duration: max, pause: step.pause }
+}
+
+/// Looks that the evidence is planned for: the horizon over the interval, at least 12.
+pub fn planned_looks(steps: &[PlannedStep], interval_seconds: f64) -> u32 {
+    let horizon: f64 = steps.iter().map(|s| secs(&s.max_duration)).sum();
+    let looks = (horizon / interval_seconds.max(1.0)).ceil().clamp(12.0, 1_000_000.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 12..=1e6")]
+    {
+        looks as u32
+    }
+}
+
+/// The Release that brings the workload's present template live.
+pub(super) fn release(
+    rollout: &Rollout,
+    workload: &Workload,
+    stable: &Revision,
+    attempt: i32,
+) -> Result<Release, Reason> {
+    let spec = &rollout.spec;
+    let steps = steps(spec);
+    let interval =
+        spec.analysis.as_ref().and_then(|a| a.interval.as_ref()).map_or(INTERVAL_SECONDS as f64, secs);
+    let planned_looks = planned_looks(&steps, interval);
+    if let Some(written) = &spec.analysis {
+        analysis::Plan::resolve(written, planned_looks)
+            .map_err(|error| Reason::InvalidPlan { detail: format!("spec.analysis: {error}") })?;
+    }
+    let deadline = spec.progress_deadline.unwrap_or_else(|| {
+        from_secs(u64::try_from(workload.progress_deadline_seconds.clamp(1, 86_400 * 7)).unwrap_or(600))
+    });
+    let rollout_name = rollout.metadata.name.clone().unwrap_or_default();
+    let mut name = format!("{rollout_name}-{}", workload.revision);
+    if attempt > 1 {
+        name = format!("{name}-{attempt}");
+    }
+    Ok(Release {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: rollout.metadata.namespace.clone(),
+            labels: Some([(api::ROLLOUT_LABEL.to_owned(), rollout_name.clone())].into()),
+            owner_references: Some(vec![owner(rollout)]),
+            ..ObjectMeta::default()
+        },
+        spec: ReleaseSpec {
+            rollout: rollout_name,
+            workload: WorkloadIdentity {
+                kind: workload.kind.as_str().to_owned(),
+                name: workload.id.name.clone(),
+                uid: workload.id.uid.clone(),
+            },
+            replicas: workload.replicas,
+            from: stable.clone(),
+            to: Revision {
+                revision: workload.revision.clone(),
+                replica_set: format!("{}-{}", workload.id.name, workload.revision),
+                images: workload.images(),
+            },
+            attempt,
+            steps,
+            analysis: spec.analysis.clone(),
+            rollback: spec.rollback.clone().unwrap_or_default(),
+            progress_deadline: deadline,
+            planned_looks,
+            commands: Vec::new(),
+        },
+        status: None,
+    })
+}
+
+/// The Rollout as the controller of what Belay makes for it.
+fn owner(rollout: &Rollout) -> OwnerReference {
+    OwnerReference {
+        api_version: format!("{}/{}", api::GROUP, api::VERSION),
+        kind: "Rollout".to_owned(),
+        name: rollout.metadata.name.clone().unwrap_or_default(),
+        uid: rollout.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The canary's ReplicaSet: the workload's template as raw JSON, so that fields of a newer API survive. Its
+/// controller is the Rollout, so the Deployment controller passes it by.
+pub(super) fn canary(rollout: &Rollout, release: &Release, workload: &Workload, replicas: i32) -> Value {
+    let hash = &release.spec.to.revision;
+    let mut template = workload.template.clone();
+    let metadata = child(&mut template, "metadata");
+    child(metadata, "labels")[api::POD_TEMPLATE_HASH] = json!(hash);
+    let labels = template["metadata"]["labels"].clone();
+    let mut selector = workload.selector.clone();
+    child(&mut selector, "matchLabels")[api::POD_TEMPLATE_HASH] = json!(hash);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": release.spec.to.replica_set,
+            "namespace": workload.id.namespace,
+            "labels": labels,
+            "annotations": {
+                api::RELEASE_ANNOTATION: release.metadata.name.clone().unwrap_or_default(),
+                api::DESIRED_REPLICAS_ANNOTATION: replicas.to_string(),
+            },
+            "ownerReferences": [owner(rollout)],
+        },
+        "spec": {
+            "replicas": replicas,
+            "minReadySeconds": workload.min_ready_seconds,
+            "selector": selector,
+            "template": template,
+        },
+    })
+}
+
+/// The object under a key, made if it is absent or null.
+fn child<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    let slot = &mut value[key];
+    if !slot.is_object() {
+        *slot = json!({});
+    }
+    slot
+}

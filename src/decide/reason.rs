@@ -1,0 +1,360 @@
+//! Why: every decision carries its reason as data; status, events, timeline and explanations render it.
+
+use std::fmt;
+
+/// Why something was decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// A change was found and its release begins.
+    ReleaseStarted {
+        /// The revision that serves.
+        from: String,
+        /// The revision that is to serve.
+        to: String,
+    },
+    /// The canary is being made.
+    Starting,
+    /// The weight of a step is on its way.
+    StepStarted {
+        /// Number of the step, from 1.
+        step: usize,
+        /// Number of steps.
+        of: usize,
+        /// Percent asked for.
+        weight: i32,
+        /// Percent that whole pods make of it.
+        reachable: i32,
+        /// Canary pods.
+        pods: i32,
+        /// Stable pods.
+        stable: i32,
+    },
+    /// A step was left.
+    StepPassed {
+        /// Number of the step, from 1.
+        step: usize,
+        /// By what right.
+        by: Passed,
+    },
+    /// The canary pods of this step are not all ready yet.
+    ScalingUp {
+        /// Ready canary pods.
+        ready: i32,
+        /// Wanted canary pods.
+        wanted: i32,
+    },
+    /// Least time of the step is not over.
+    StepTime {
+        /// Seconds of `minDuration`.
+        min_seconds: i64,
+    },
+    /// The guards do not yet prove that the canary is safe.
+    Collecting {
+        /// Guards without proof.
+        guards: Vec<String>,
+    },
+    /// The metrics source gives no data.
+    NoData {
+        /// What is wrong.
+        detail: String,
+    },
+    /// `maxDuration` ended with neither proof.
+    Inconclusive {
+        /// Guards without proof.
+        guards: Vec<String>,
+    },
+    /// No node takes the canary's pods, or they cannot be created.
+    Unschedulable {
+        /// What the scheduler or the ReplicaSet says.
+        detail: String,
+    },
+    /// A person paused the release.
+    PausedByUser,
+    /// The step waits for a person.
+    AwaitingApproval {
+        /// Number of the step, from 1.
+        step: usize,
+    },
+    /// The change failed and `rollback.automatic` is off.
+    RollbackWanted {
+        /// Why it failed.
+        cause: Box<Reason>,
+    },
+    /// The canary's pods fail.
+    Crash {
+        /// What kind of failure, as Kubernetes names it.
+        cause: String,
+        /// The pod.
+        pod: String,
+        /// More words.
+        detail: String,
+    },
+    /// The canary did not become ready in time.
+    ProgressDeadline {
+        /// The deadline in seconds.
+        seconds: i64,
+        /// What it waited for.
+        detail: String,
+    },
+    /// A guard found the canary worse than tolerated.
+    GuardFailed {
+        /// The guard.
+        guard: String,
+        /// The numbers.
+        detail: String,
+    },
+    /// A person aborted.
+    Aborted {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// All steps are passed: the canary grows to full size and is handed over.
+    Promoting,
+    /// The new revision is stable.
+    Promoted {
+        /// Its revision.
+        revision: String,
+    },
+    /// The workload was changed again.
+    SupersededBy {
+        /// The revision that it has now.
+        revision: String,
+    },
+    /// The workload was changed back to what serves.
+    RevertedByUser,
+    /// The workload was deleted.
+    WorkloadDeleted,
+    /// The Rollout was deleted.
+    RolloutDeleted,
+    /// The Release was deleted while it ran.
+    ReleaseDeleted,
+    /// A change went past the brake.
+    WentPastBrake {
+        /// Why the brake did not hold it.
+        detail: String,
+    },
+    /// The brake is not in the API server.
+    BrakeMissing {
+        /// Why.
+        detail: String,
+    },
+    /// The workload does not exist.
+    WorkloadMissing {
+        /// Its kind and name.
+        workload: String,
+    },
+    /// Another Rollout governs the workload.
+    Rival {
+        /// Its name.
+        rollout: String,
+    },
+    /// The workload is not complete for the first time.
+    FirstRevision,
+    /// Nothing is on its way.
+    Stable,
+    /// The change waits because the Rollout is paused.
+    RolloutPaused,
+    /// The present template was rejected.
+    Vetoed {
+        /// Its revision.
+        revision: String,
+        /// The Release that rejected it.
+        release: String,
+        /// Why, as a code.
+        code: String,
+    },
+    /// The Rollout cannot be used as it is written.
+    InvalidPlan {
+        /// What is wrong and how to mend it.
+        detail: String,
+    },
+    /// The Rollout was deleted while the workload has a template that does not serve.
+    LeftPaused,
+    /// What an earlier process of Belay decided, as it is written on an object.
+    Recorded {
+        /// The code.
+        code: String,
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// By what right a step was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// Its time is over and no guard was set.
+    Time,
+    /// All guards are proven safe.
+    Proof,
+    /// `onInconclusive: promote`.
+    Policy,
+    /// A person said so.
+    Person {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// The workload is scaled to zero: nothing serves, nothing can be tried.
+    NothingServes,
+}
+
+impl Reason {
+    /// The code that stands in `reason` fields and events: one word, stable.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::ReleaseStarted { .. } => "ReleaseStarted",
+            Self::Starting => "Starting",
+            Self::StepStarted { .. } => "StepStarted",
+            Self::StepPassed { .. } => "StepPassed",
+            Self::ScalingUp { .. } => "ScalingUp",
+            Self::StepTime { .. } => "StepTime",
+            Self::Collecting { .. } => "CollectingEvidence",
+            Self::NoData { .. } => "NoData",
+            Self::Inconclusive { .. } => "Inconclusive",
+            Self::Unschedulable { .. } => "Unschedulable",
+            Self::PausedByUser => "PausedByUser",
+            Self::AwaitingApproval { .. } => "AwaitingApproval",
+            Self::RollbackWanted { .. } => "RollbackWanted",
+            Self::Crash { .. } => "CanaryCrashed",
+            Self::ProgressDeadline { .. } => "ProgressDeadlineExceeded",
+            Self::GuardFailed { .. } => "GuardFailed",
+            Self::Aborted { .. } => "Aborted",
+            Self::Promoting => "Promoting",
+            Self::Promoted { .. } => "Promoted",
+            Self::SupersededBy { .. } => "Superseded",
+            Self::RevertedByUser => "RevertedByUser",
+            Self::WorkloadDeleted => "WorkloadDeleted",
+            Self::RolloutDeleted => "RolloutDeleted",
+            Self::ReleaseDeleted => "ReleaseDeleted",
+            Self::WentPastBrake { .. } => "WentPastBrake",
+            Self::BrakeMissing { .. } => "BrakeMissing",
+            Self::WorkloadMissing { .. } => "WorkloadMissing",
+            Self::Rival { .. } => "WorkloadTaken",
+            Self::FirstRevision => "FirstRevision",
+            Self::Stable => "Stable",
+            Self::RolloutPaused => "RolloutPaused",
+            Self::Vetoed { .. } => "Vetoed",
+            Self::InvalidPlan { .. } => "InvalidPlan",
+            Self::LeftPaused => "LeftPaused",
+            Self::Recorded { code, .. } => code,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReleaseStarted { from, to } => write!(f, "release of {to} starts; {from} serves"),
+            Self::Starting => write!(f, "making the first canary pods"),
+            Self::StepStarted { step, of, weight, reachable, pods, stable } => {
+                write!(
+                    f,
+                    "step {step} of {of}: weight {weight} %, {pods} canary beside {stable} stable pods"
+                )?;
+                if (reachable - weight).abs() > super::capacity::TOLERATED_MISS {
+                    write!(f, ", which is {reachable} %: whole pods come no nearer")?;
+                }
+                Ok(())
+            }
+            Self::StepPassed { step, by } => match by {
+                Passed::Time => write!(f, "step {step} passed: its time is over; no guard is set"),
+                Passed::Proof => write!(f, "step {step} passed: all guards prove it safe"),
+                Passed::Policy => {
+                    write!(f, "step {step} passed without proof, as onInconclusive: promote asks")
+                }
+                Passed::Person { by, why } => write!(f, "step {step} passed by {by}{}", because(why)),
+                Passed::NothingServes => {
+                    write!(f, "all steps passed: the workload is scaled to zero, nothing serves")
+                }
+            },
+            Self::ScalingUp { ready, wanted } => {
+                write!(f, "waiting for canary pods: {ready} of {wanted} ready")
+            }
+            Self::StepTime { min_seconds } => {
+                write!(f, "healthy; the step lasts at least {}", seconds(*min_seconds))
+            }
+            Self::Collecting { guards } => {
+                write!(f, "collecting evidence that the canary is safe: {}", guards.join(", "))
+            }
+            Self::NoData { detail } => write!(f, "held: no data from the metrics source: {detail}"),
+            Self::Inconclusive { guards } => {
+                write!(
+                    f,
+                    "held: the step's maxDuration ended with neither proof for {}; promote or abort it",
+                    guards.join(", ")
+                )
+            }
+            Self::Unschedulable { detail } => {
+                write!(f, "held: the cluster cannot run the canary's pods: {detail}")
+            }
+            Self::PausedByUser => write!(f, "paused by a person; resume, promote or abort it"),
+            Self::AwaitingApproval { step } => {
+                write!(f, "step {step} waits for a person; promote, approve or abort it")
+            }
+            Self::RollbackWanted { cause } => {
+                write!(f, "held: it failed, and rollback.automatic is off; abort or promote it. {cause}")
+            }
+            Self::Crash { cause, pod, detail } => {
+                write!(f, "canary pod {pod}: {cause}")?;
+                if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
+            }
+            Self::ProgressDeadline { seconds: s, detail } => {
+                write!(f, "the canary was not ready within {}: {detail}", seconds(*s))
+            }
+            Self::GuardFailed { guard, detail } => write!(f, "guard {guard}: {detail}"),
+            Self::Aborted { by, why } => write!(f, "aborted by {by}{}", because(why)),
+            Self::Promoting => write!(f, "all steps passed; the canary grows to full size"),
+            Self::Promoted { revision } => write!(f, "{revision} is stable"),
+            Self::SupersededBy { revision } => write!(f, "the workload was changed again, to {revision}"),
+            Self::RevertedByUser => write!(f, "the workload was changed back to what serves"),
+            Self::WorkloadDeleted => write!(f, "the workload was deleted"),
+            Self::RolloutDeleted => write!(f, "the Rollout was deleted"),
+            Self::ReleaseDeleted => write!(f, "the Release was deleted while it ran"),
+            Self::WentPastBrake { detail } => {
+                write!(f, "a change went past the brake and rolls out by itself, unguarded: {detail}")
+            }
+            Self::BrakeMissing { detail } => write!(f, "the brake is not engaged: {detail}"),
+            Self::WorkloadMissing { workload } => {
+                write!(f, "{workload} does not exist; create it or correct spec.workloadRef.name")
+            }
+            Self::Rival { rollout } => {
+                write!(f, "Rollout {rollout} is older and governs this workload; delete one of the two")
+            }
+            Self::FirstRevision => {
+                write!(f, "waiting for the workload's first revision to be complete and available")
+            }
+            Self::Stable => write!(f, "the stable revision serves; nothing is on its way"),
+            Self::RolloutPaused => {
+                write!(f, "a change waits because the Rollout is paused; set spec.paused to false")
+            }
+            Self::Vetoed { revision, release, code } => write!(
+                f,
+                "{revision} was rejected by {release} ({code}); the stable revision serves. Change the workload, or lift the veto with belay retry"
+            ),
+            Self::InvalidPlan { detail } => write!(f, "the change waits: {detail}"),
+            Self::Recorded { message, .. } => write!(f, "{message}"),
+            Self::LeftPaused => write!(
+                f,
+                "the workload's template is not the one that serves, so it was left paused; go on with kubectl rollout resume, or go back with kubectl rollout resume and undo"
+            ),
+        }
+    }
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
+}
+
+/// Seconds as people write them.
+pub fn seconds(total: i64) -> String {
+    match (total / 3600, total % 3600 / 60, total % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, 0) => format!("{m}m"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, 0, 0) => format!("{h}h"),
+        (h, m, _) => format!("{h}h{m}m"),
+    }
+}

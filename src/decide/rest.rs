@@ -1,0 +1,243 @@
+//! When no release runs: what is stable, what waits, and whether a release starts.
+
+use super::effect::Effect;
+use super::observation::{Brake, Workload};
+use super::pass::{Pass, identity, is_final};
+use super::plan;
+use super::reason::Reason;
+use crate::api::release::{CommandStatus, Verb};
+use crate::api::rollout::{Revision, RolloutPhase};
+use crate::api::{Release, ReleasePhase};
+
+/// Decides for a Rollout without a running release.
+pub(super) fn decide(pass: &mut Pass<'_>) {
+    pass.return_floors();
+    answer_commands(pass);
+    remove_strays(pass);
+    let Some(workload) = pass.workload() else {
+        let spec = &pass.obs.rollout.spec.workload_ref;
+        let missing = Reason::WorkloadMissing { workload: format!("{} {}", spec.kind, spec.name) };
+        pass.say(RolloutPhase::Waiting, missing);
+        pass.record_rollout();
+        return;
+    };
+    if let Some(rival) = &pass.obs.rival {
+        pass.say(RolloutPhase::Waiting, Reason::Rival { rollout: rival.clone() });
+        pass.record_rollout();
+        return;
+    }
+    learn_promotion(pass, workload);
+    match pass.status.stable.clone() {
+        None => first_revision(pass, workload),
+        Some(stable) if stable.revision == workload.revision => at_rest(pass, workload, &stable),
+        Some(stable) => changed(pass, workload, &stable),
+    }
+    pass.record_rollout();
+    prune(pass);
+}
+
+/// A release that ended as promoted says what is stable, even if the Rollout's status was not written.
+fn learn_promotion(pass: &mut Pass<'_>, workload: &Workload) {
+    let last = pass
+        .obs
+        .releases
+        .iter()
+        .filter(|r| is_final(r))
+        .max_by_key(|r| r.status.as_ref().and_then(|s| s.finished_at.as_ref()).map(|t| t.0));
+    let Some(last) = last else { return };
+    let promoted = last.status.as_ref().is_some_and(|s| s.phase == ReleasePhase::Promoted);
+    if promoted && last.spec.to.revision == workload.revision && last.spec.workload.uid == workload.id.uid {
+        pass.set_stable(last.spec.to.clone());
+    }
+}
+
+/// The workload's own ReplicaSet of its present template.
+pub(super) fn present_revision(pass: &Pass<'_>, workload: &Workload) -> Revision {
+    let own = pass.obs.replica_sets.iter().filter(|rs| {
+        rs.revision == workload.revision && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+    });
+    let replica_set = own.max_by_key(|rs| rs.replicas).map(|rs| rs.id.name.clone()).unwrap_or_default();
+    Revision { revision: workload.revision.clone(), replica_set, images: workload.images() }
+}
+
+fn first_revision(pass: &mut Pass<'_>, workload: &Workload) {
+    if workload.complete() && !workload.paused {
+        pass.set_stable(present_revision(pass, workload));
+        pass.say(RolloutPhase::Stable, Reason::Stable);
+    } else {
+        pass.say(RolloutPhase::Waiting, Reason::FirstRevision);
+    }
+}
+
+fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
+    // A person may pause a workload at rest; only what the brake paused is let go: then Belay held it.
+    let was_held = pass.obs.rollout.status.as_ref().and_then(|s| s.phase).is_some_and(|phase| {
+        matches!(phase, RolloutPhase::Held | RolloutPhase::Rejected | RolloutPhase::Releasing)
+    });
+    if workload.release_label.is_some() || (was_held && workload.paused) {
+        pass.push(Effect::FreeWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            held: workload.release_label.is_some(),
+            paused: workload.paused,
+        });
+    }
+    let present = present_revision(pass, workload);
+    if !present.replica_set.is_empty() && present != *stable {
+        pass.set_stable(present);
+    }
+    pass.say(RolloutPhase::Stable, Reason::Stable);
+}
+
+fn changed(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
+    if !workload.paused {
+        slipped(pass, workload);
+        return;
+    }
+    if let Some(veto) = pass.veto_of(&workload.revision).cloned() {
+        hold(pass, workload);
+        let reason = Reason::Vetoed { revision: veto.revision, release: veto.release, code: veto.reason };
+        pass.say(RolloutPhase::Rejected, reason);
+        return;
+    }
+    if pass.obs.rollout.spec.paused {
+        hold(pass, workload);
+        pass.say(RolloutPhase::Held, Reason::RolloutPaused);
+        return;
+    }
+    start(pass, workload, stable);
+}
+
+/// A change is rolling out by the workload's own controller: say so, and learn what becomes stable.
+fn slipped(pass: &mut Pass<'_>, workload: &Workload) {
+    let detail = match &pass.obs.brake {
+        Brake::Missing(why) => why.clone(),
+        Brake::Engaged => {
+            "it came before the brake was engaged, or somebody unpaused the workload".to_owned()
+        }
+    };
+    if workload.complete() {
+        pass.set_stable(present_revision(pass, workload));
+        pass.say(RolloutPhase::Stable, Reason::Stable);
+        return;
+    }
+    let reason = Reason::WentPastBrake { detail };
+    let told = pass.obs.rollout.status.as_ref().and_then(|s| s.phase) == Some(RolloutPhase::Unguarded);
+    pass.say(RolloutPhase::Unguarded, reason.clone());
+    if !told {
+        pass.record_rollout();
+        pass.announce(None, "BrakeMissing", true, "Unguarded", reason);
+    }
+}
+
+/// While a change waits or was rejected, only Belay can unpause the workload.
+fn hold(pass: &mut Pass<'_>, workload: &Workload) {
+    if workload.release_label.as_deref() != Some(workload.revision.as_str()) {
+        pass.push(Effect::HoldWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            revision: workload.revision.clone(),
+            pause: false,
+        });
+    }
+}
+
+fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
+    let attempt = pass
+        .obs
+        .releases
+        .iter()
+        .filter(|r| r.spec.to.revision == workload.revision)
+        .map(|r| r.spec.attempt)
+        .max()
+        .unwrap_or(0)
+        .saturating_add(1);
+    match plan::release(&pass.obs.rollout, workload, stable, attempt) {
+        Err(reason) => {
+            hold(pass, workload);
+            pass.say(RolloutPhase::Held, reason);
+        }
+        Ok(release) => {
+            let reason =
+                Reason::ReleaseStarted { from: stable.revision.clone(), to: workload.revision.clone() };
+            pass.push(Effect::CreateRelease(Box::new(release.clone())));
+            pass.status.release = release.metadata.name;
+            pass.say(RolloutPhase::Releasing, reason);
+        }
+    }
+}
+
+/// Commands to a finished release are refused; `retry` lifts the veto of a rejected one.
+fn answer_commands(pass: &mut Pass<'_>) {
+    for release in &pass.obs.releases {
+        let Some(status) = release.status.as_ref().filter(|s| s.phase.is_final()) else { continue };
+        if status.commands.len() >= release.spec.commands.len() {
+            continue;
+        }
+        let mut status = status.clone();
+        let name = release.metadata.name.as_deref().unwrap_or_default();
+        for command in &release.spec.commands[status.commands.len()..] {
+            let refusal = match command.verb {
+                Verb::Retry => retry(pass, release, name),
+                _ => Some(format!("{name} has ended; commands go to the running release")),
+            };
+            status.commands.push(CommandStatus {
+                received_at: pass.at(),
+                accepted: refusal.is_none(),
+                message: refusal,
+            });
+        }
+        // The veto first: without it the answer would promise what did not happen.
+        pass.record_rollout();
+        pass.push(Effect::RecordRelease { release: identity(&release.metadata), status: Box::new(status) });
+    }
+}
+
+fn retry(pass: &mut Pass<'_>, release: &Release, name: &str) -> Option<String> {
+    let revision = &release.spec.to.revision;
+    let present = pass.workload().map(|w| w.revision.as_str());
+    if present != Some(revision.as_str()) {
+        return Some(format!(
+            "the workload does not have revision {revision} any more; change it again instead"
+        ));
+    }
+    if release.status.as_ref().is_none_or(|s| s.phase != ReleasePhase::RolledBack) {
+        return Some(format!("{name} was not rolled back; there is nothing to retry"));
+    }
+    pass.status.vetoed.retain(|v| v.revision != *revision);
+    None
+}
+
+/// A canary without a running release: its Release was deleted. It is stopped, and its revision vetoed.
+fn remove_strays(pass: &mut Pass<'_>) {
+    let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
+    for rs in strays {
+        if rs.stopped.is_none() {
+            pass.push(Effect::StopCanary {
+                replica_set: rs.id.clone(),
+                reason: "ReleaseDeleted: the Release was deleted while it ran".to_owned(),
+                has_annotations: rs.has_annotations,
+                owner_uid: pass.owner_uid(),
+            });
+        }
+        let release = rs.release.clone().unwrap_or_default();
+        if !pass.obs.releases.iter().any(|r| r.metadata.name.as_deref() == Some(&release)) {
+            pass.veto(&rs.revision.clone(), &release, "ReleaseDeleted");
+        }
+        pass.record_rollout();
+        if !rs.deleting {
+            pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
+        }
+    }
+}
+
+/// Finished releases beyond the limit go, oldest first. One that holds a veto stays: it explains it.
+fn prune(pass: &mut Pass<'_>) {
+    let limit = plan::history_limit(&pass.obs.rollout.spec);
+    let mut finished: Vec<&Release> = pass.obs.releases.iter().filter(|r| is_final(r)).collect();
+    finished.sort_by_key(|r| r.status.as_ref().and_then(|s| s.finished_at.as_ref()).map(|t| t.0));
+    let surplus = finished.len().saturating_sub(limit);
+    for release in finished.into_iter().take(surplus) {
+        pass.push(Effect::PruneRelease { release: identity(&release.metadata) });
+    }
+}

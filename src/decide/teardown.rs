@@ -1,0 +1,47 @@
+//! The Rollout is being deleted: the release ends, what was borrowed goes back, the brake comes off.
+
+use super::drive;
+use super::effect::Effect;
+use super::pass::Pass;
+use super::reason::Reason;
+use crate::api::FINALIZER;
+
+/// Decides for a Rollout that is being deleted.
+pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
+    if !finalizers.iter().any(|f| f == FINALIZER) {
+        return;
+    }
+    if let Some(release) = pass.running() {
+        drive::decide(pass, release);
+        return;
+    }
+    pass.return_floors();
+    let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
+    for rs in &strays {
+        if !rs.deleting {
+            pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
+        }
+    }
+    if !strays.is_empty() {
+        return;
+    }
+    let name = pass.rollout_id().name;
+    if let Some(workload) = pass.workload()
+        && workload.rollout_label.as_deref() == Some(name.as_str())
+    {
+        let serves = pass.status.stable.as_ref().is_some_and(|s| s.revision == workload.revision);
+        let held = workload.release_label.is_some();
+        pass.push(Effect::UnmarkWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            marked: true,
+            held,
+            // Only what the brake paused: at rest a person may have paused it.
+            unpause: workload.paused && held && serves,
+        });
+        if workload.paused && !serves {
+            pass.announce(None, "Superseded", true, "RolloutDeleted", Reason::LeftPaused);
+        }
+    }
+    pass.push(Effect::RemoveFinalizer { rollout: pass.rollout_id(), present: finalizers.to_vec() });
+}

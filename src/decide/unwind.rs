@@ -1,0 +1,161 @@
+//! The way back: the canary's weight goes at once, then what was borrowed, then the record.
+
+use super::effect::Effect;
+use super::observation::{ReplicaSet, Workload};
+use super::pass::Pass;
+use super::reason::Reason;
+use super::revision::without_hash;
+use super::status::Working;
+use crate::api::rollout::RolloutPhase;
+use crate::api::{Release, ReleasePhase};
+
+/// Longest text that is kept on a stopped ReplicaSet.
+const MARK: usize = 400;
+
+/// How a release ends that is unwound for a reason with this code.
+fn outcome(code: &str) -> ReleasePhase {
+    match code {
+        "Superseded" | "RevertedByUser" | "WorkloadDeleted" | "WentPastBrake" => ReleasePhase::Superseded,
+        _ => ReleasePhase::RolledBack,
+    }
+}
+
+/// Begins or goes on with the way back. Level-triggered: whatever of it was done before is not done again.
+pub(super) fn unwind(
+    pass: &mut Pass<'_>,
+    release: &Release,
+    mut working: Working,
+    canary: Option<&ReplicaSet>,
+    workload: Option<&Workload>,
+    reason: Reason,
+) {
+    let ours = canary.filter(|rs| pass.is_ours(rs));
+    let end = outcome(reason.code());
+    if let Some(rs) = ours
+        && (rs.replicas != 0 || rs.stopped.is_none())
+        && !rs.deleting
+    {
+        // First of all, and with no precondition but that it is ours. The mark goes with it, so that no
+        // restart between this write and the next raises the weight again.
+        pass.push(Effect::StopCanary {
+            replica_set: rs.id.clone(),
+            reason: mark(&reason),
+            has_annotations: rs.has_annotations,
+            owner_uid: pass.owner_uid(),
+        });
+    }
+    let first = working.status.phase != ReleasePhase::RollingBack;
+    if first {
+        working.enter(ReleasePhase::RollingBack, &reason, pass.at());
+        working.status.step.running_since = None;
+    }
+    let name = release.metadata.name.as_deref().unwrap_or_default();
+    let rejected = end == ReleasePhase::RolledBack && reason.code() != "RolloutDeleted";
+    if rejected {
+        pass.veto(&release.spec.to.revision, name, reason.code());
+    }
+    let gone = ours.is_none();
+    if gone {
+        working.status.phase = end;
+        working.status.finished_at = Some(pass.at());
+        if let Some(weight) = &mut working.status.weight {
+            (weight.desired, weight.reachable, weight.reached, weight.canary_pods) = (0, 0, 0, 0);
+        }
+    }
+    if first && !gone {
+        working.record(pass, release);
+        announce(pass, release, end, &reason);
+    }
+    // The veto is written before the canary goes: nothing but the record could keep it from coming back.
+    say(pass, release, workload, end, &reason);
+    if pass.obs.rollout.metadata.deletion_timestamp.is_none() {
+        pass.record_rollout();
+    }
+    pass.return_floors();
+    if let Some(rs) = ours
+        && !rs.deleting
+    {
+        pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
+    }
+    if let Some(workload) = workload {
+        settle(pass, release, workload, rejected);
+    }
+    if gone {
+        working.record(pass, release);
+        if first {
+            announce(pass, release, end, &reason);
+        }
+    }
+    pass.reasons.push(reason);
+}
+
+fn announce(pass: &mut Pass<'_>, release: &Release, end: ReleasePhase, reason: &Reason) {
+    let (kind, warning) =
+        if end == ReleasePhase::RolledBack { ("RolledBack", true) } else { ("Superseded", false) };
+    pass.announce(Some(release), kind, warning, reason.code(), reason.clone());
+}
+
+fn say(
+    pass: &mut Pass<'_>,
+    release: &Release,
+    workload: Option<&Workload>,
+    end: ReleasePhase,
+    reason: &Reason,
+) {
+    let name = release.metadata.name.clone().unwrap_or_default();
+    let reverted = workload.is_some_and(|w| w.revision == release.spec.from.revision);
+    if workload.is_none() {
+        return;
+    }
+    if reverted {
+        pass.say(RolloutPhase::Stable, Reason::Stable);
+    } else if end == ReleasePhase::RolledBack
+        && workload.is_some_and(|w| w.revision == release.spec.to.revision)
+    {
+        let code = reason.code().to_owned();
+        let revision = release.spec.to.revision.clone();
+        pass.say(RolloutPhase::Rejected, Reason::Vetoed { revision, release: name, code });
+    }
+}
+
+/// The workload afterwards: with the stable template it goes on; with the rejected one it stays held.
+fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected: bool) {
+    let (held, paused) = (workload.release_label.is_some(), workload.paused);
+    if workload.revision == release.spec.from.revision {
+        if held || paused {
+            pass.push(Effect::FreeWorkload {
+                workload: workload.id.clone(),
+                generation: workload.generation,
+                held,
+                paused,
+            });
+        }
+    } else if rejected
+        && release.spec.rollback.restore_template
+        && workload.revision == release.spec.to.revision
+    {
+        let stable = pass.obs.replica_sets.iter().find(|rs| {
+            rs.id.name == release.spec.from.replica_set && rs.revision == release.spec.from.revision
+        });
+        if let Some(template) = stable.and_then(|rs| rs.template.as_ref()) {
+            pass.push(Effect::RestoreTemplate {
+                workload: workload.id.clone(),
+                generation: workload.generation,
+                template: without_hash(template),
+                held,
+                paused,
+            });
+        }
+    }
+}
+
+fn mark(reason: &Reason) -> String {
+    let text = format!("{}: {reason}", reason.code());
+    text.chars().take(MARK).collect()
+}
+
+/// What the mark on a stopped ReplicaSet says.
+pub(super) fn read_mark(mark: &str) -> Reason {
+    let (code, message) = mark.split_once(": ").unwrap_or((mark, mark));
+    Reason::Recorded { code: code.to_owned(), message: message.to_owned() }
+}

@@ -1,0 +1,164 @@
+//! Whether the policies are in force, asked of the API server itself.
+//!
+//! Purpose: a policy says nothing about itself, so each is tried out: a write that it must change, sent as a
+//! dry run. `belay install` waits for it, `belay doctor` reports it.
+//! May touch: a Kubernetes client; one Deployment of its own without pods. Must never: touch another object.
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::apply::{EFFECT_DEADLINE, POLL, api_of, deadline, is_not_found};
+use super::{Error, FIELD_MANAGER, labels, reference};
+use crate::api;
+
+/// The Deployment on which the brake is tried out: no replicas, there for a moment only.
+const PROBE: &str = "belay-brake-probe";
+
+/// Whether a policy did to a write what it must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engaged {
+    /// It did.
+    Yes,
+    /// The write went through as it was sent: the policy is not there or not yet loaded.
+    No,
+    /// The write was refused, which a policy whose expressions fail would do; with the server's words.
+    Refused(String),
+}
+
+/// Waits until both policies are in force in the API server that answers. Needs the right to create and
+/// delete a Deployment in `namespace`, and to create Releases.
+///
+/// # Errors
+/// Fails when they are not within a minute, or when the server does not answer.
+pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        let brake = brake_engaged(client, namespace).await?;
+        let (policy, found) = match brake {
+            Engaged::Yes => ("stamp.belay.dev", stamp_engaged(client, namespace).await?),
+            other => ("brake.belay.dev", other),
+        };
+        let state = match found {
+            Engaged::Yes => return Ok(()),
+            Engaged::No => "writes pass it untouched".to_owned(),
+            Engaged::Refused(message) => message,
+        };
+        if started.elapsed() > EFFECT_DEADLINE {
+            let object = format!("MutatingAdmissionPolicy/{policy}");
+            return Err(Error::NotInEffect { object, state, seconds: EFFECT_DEADLINE.as_secs() });
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Tries the brake: changes the template of a governed Deployment in a dry run. The Deployment is our own, has
+/// no replicas, and is deleted afterwards.
+///
+/// # Errors
+/// Fails when the Deployment cannot be made, or the server does not answer.
+pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
+    let deployment = probe_deployment(namespace);
+    let (api, name) = api_of(client, &deployment)?;
+    let what = reference(&deployment);
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    deadline("apply", &what, api.patch(&name, &apply, &Patch::Apply(&deployment))).await?;
+    let change = json!({"spec": {"template": {"metadata": {"annotations": {"belay.dev/probe": "changed"}}}}});
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let answer = deadline("change", &what, api.patch(&name, &params, &Patch::Merge(&change))).await;
+    let deleted = deadline("delete", &what, api.delete(&name, &DeleteParams::background())).await;
+    let engaged = judged(answer, |object| object.data["spec"]["paused"] == true)?;
+    match deleted {
+        // Somebody who probes at the same moment may have been faster.
+        Err(Error::Request { source, .. }) if is_not_found(&source) => Ok(engaged),
+        deleted => deleted.map(|_| engaged),
+    }
+}
+
+/// Tries the stamp: creates a Release with a command of somebody else's in a dry run.
+///
+/// # Errors
+/// Fails when the server does not answer.
+pub async fn stamp_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
+    let release = probe_release(namespace);
+    let (api, _): (Api<DynamicObject>, _) = api_of(client, &release)?;
+    let what = reference(&release);
+    let object: DynamicObject =
+        serde_json::from_value(release.clone()).map_err(|_| Error::NotAnObject { object: what.clone() })?;
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let answer = deadline("create", &what, api.create(&params, &object)).await;
+    judged(answer, |created| {
+        let by = &created.data["spec"]["commands"][0]["by"];
+        by.as_str().is_some_and(|by| by != NOBODY)
+    })
+}
+
+/// An author that no user has.
+const NOBODY: &str = "belay.dev/nobody";
+
+fn judged(
+    answer: Result<DynamicObject, Error>,
+    engaged: impl FnOnce(&DynamicObject) -> bool,
+) -> Result<Engaged, Error> {
+    match answer {
+        Ok(object) if engaged(&object) => Ok(Engaged::Yes),
+        Ok(_) => Ok(Engaged::No),
+        Err(Error::Request { source, .. }) if is_invalid(&source) => Ok(Engaged::Refused(source.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_invalid(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 422 | 500))
+}
+
+fn probe_deployment(namespace: &str) -> Value {
+    let mut labels = labels();
+    labels[api::ROLLOUT_LABEL] = PROBE.into();
+    let selector = json!({"belay.dev/probe": "brake"});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": PROBE, "namespace": namespace, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": selector},
+                "spec": {
+                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{
+                        "name": "none",
+                        "image": "node.local/none",
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }],
+                },
+            },
+        },
+    })
+}
+
+fn probe_release(namespace: &str) -> Value {
+    let revision = |name: &str| json!({"revision": name, "replicaSet": name});
+    json!({
+        "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
+        "kind": "Release",
+        "metadata": {"name": "belay-stamp-probe", "namespace": namespace},
+        "spec": {
+            "rollout": "probe",
+            "workload": {"kind": "Deployment", "name": "probe", "uid": "probe"},
+            "from": revision("before"),
+            "to": revision("after"),
+            "attempt": 1,
+            "steps": [{"weight": 1, "minDuration": "1s", "maxDuration": "1s"}],
+            "rollback": {"automatic": true, "restoreTemplate": false},
+            "progressDeadline": "1s",
+            "plannedLooks": 12,
+            "commands": [{"verb": "abort", "by": NOBODY}],
+        },
+    })
+}

@@ -1,0 +1,93 @@
+//! Who may do what: the operator's roles, and those for people.
+//!
+//! Purpose: least privilege, one line of reason per rule. May touch: nothing but JSON.
+//! Must never: name a wildcard, or anything in which secrets are kept.
+
+use serde_json::{Value, json};
+
+use super::{NAME, Options, labels};
+use crate::api;
+
+/// Roles and bindings of the operator, then the roles for people.
+pub(super) fn objects(options: &Options) -> Vec<Value> {
+    let account = json!([{"kind": "ServiceAccount", "name": NAME, "namespace": options.namespace}]);
+    let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME});
+    let in_namespace = json!({"name": NAME, "namespace": options.namespace, "labels": labels()});
+    vec![
+        object("ClusterRole", named(NAME), json!({"rules": operator_rules()})),
+        object(
+            "ClusterRoleBinding",
+            named(NAME),
+            json!({"roleRef": role("ClusterRole"), "subjects": account}),
+        ),
+        object("Role", in_namespace.clone(), json!({"rules": lease_rules()})),
+        object("RoleBinding", in_namespace, json!({"roleRef": role("Role"), "subjects": account})),
+        object("ClusterRole", aggregated("belay-viewer", "view"), json!({"rules": viewer_rules()})),
+        object("ClusterRole", aggregated("belay-releaser", "edit"), json!({"rules": releaser_rules()})),
+    ]
+}
+
+fn operator_rules() -> Vec<Value> {
+    vec![
+        rule(api::GROUP, &["rollouts"], &["get", "list", "watch", "patch"]),
+        rule(api::GROUP, &["releases"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule(api::GROUP, &["rollouts/status", "releases/status"], &["patch"]),
+        // Owner references that block deletion need it where OwnerReferencesPermissionEnforcement is on.
+        rule(api::GROUP, &["rollouts/finalizers", "releases/finalizers"], &["update"]),
+        // Unpausing, labels, and with restoreTemplate the template.
+        rule("apps", &["deployments"], &["get", "list", "watch", "patch"]),
+        // The canary.
+        rule("apps", &["replicasets"], &["get", "list", "watch", "create", "patch", "delete"]),
+        // The crash breaker, and which pods are asked for metrics.
+        rule("", &["pods"], &["get", "list", "watch"]),
+        // The floor that is held while a release runs.
+        rule("autoscaling", &["horizontalpodautoscalers"], &["get", "list", "watch", "patch"]),
+        // Repeated events are counted up in place.
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+        // Whether the brake is there.
+        rule(
+            "admissionregistration.k8s.io",
+            &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+            &["get", "list", "watch"],
+        ),
+    ]
+}
+
+fn lease_rules() -> Vec<Value> {
+    vec![rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"])]
+}
+
+fn viewer_rules() -> Vec<Value> {
+    vec![rule(api::GROUP, &["rollouts", "releases"], &["get", "list", "watch"])]
+}
+
+/// Releases are made by the operator alone; people append commands to them.
+fn releaser_rules() -> Vec<Value> {
+    let all = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    vec![
+        rule(api::GROUP, &["rollouts"], &all),
+        rule(api::GROUP, &["releases"], &["get", "list", "watch", "update", "patch"]),
+    ]
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+fn named(name: &str) -> Value {
+    json!({"name": name, "labels": labels()})
+}
+
+/// The metadata of a role whose rules the cluster adds to its own role `to`.
+fn aggregated(name: &str, to: &str) -> Value {
+    let mut metadata = named(name);
+    metadata["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] = "true".into();
+    metadata
+}
+
+fn object(kind: &str, metadata: Value, mut rest: Value) -> Value {
+    rest["apiVersion"] = "rbac.authorization.k8s.io/v1".into();
+    rest["kind"] = kind.into();
+    rest["metadata"] = metadata;
+    rest
+}

@@ -1,0 +1,308 @@
+//! Everything that is known of the cluster, and the observation of one Rollout made from it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::store::{Key, Store};
+use super::views;
+use crate::act::Resource;
+use crate::api::{Release, Rollout};
+use crate::decide::{Autoscaler, Brake, Observation, Pod, ReplicaSet, Workload};
+
+/// The kinds that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Rollouts.
+    Rollouts,
+    /// Releases.
+    Releases,
+    /// Deployments.
+    Deployments,
+    /// ReplicaSets.
+    ReplicaSets,
+    /// Pods.
+    Pods,
+    /// HorizontalPodAutoscalers.
+    Autoscalers,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Rollouts, Self::Releases, Self::Deployments, Self::ReplicaSets, Self::Pods, Self::Autoscalers];
+}
+
+/// Everything that is known of the cluster.
+#[derive(Debug, Default)]
+pub struct Cache {
+    rollouts: Store<Rollout>,
+    releases: Store<Release>,
+    deployments: Store<Workload>,
+    replica_sets: Store<ReplicaSet>,
+    pods: Store<Pod>,
+    autoscalers: Store<(String, String, Autoscaler)>,
+    /// Objects of our own kinds that this program cannot read, and why.
+    unreadable: BTreeMap<Key, String>,
+    brake: Option<Brake>,
+}
+
+impl Cache {
+    /// Whether the first listing of every kind is complete and the brake was looked at.
+    pub fn synced(&self) -> bool {
+        self.brake.is_some()
+            && self.rollouts.synced()
+            && self.releases.synced()
+            && self.deployments.synced()
+            && self.replica_sets.synced()
+            && self.pods.synced()
+            && self.autoscalers.synced()
+    }
+
+    /// Learns whether the brake is in the API server. Returns the Rollouts to decide anew.
+    pub fn set_brake(&mut self, brake: Brake) -> Vec<Key> {
+        if self.brake.as_ref() == Some(&brake) {
+            return Vec::new();
+        }
+        self.brake = Some(brake);
+        self.keys()
+    }
+
+    /// All Rollouts.
+    pub fn keys(&self) -> Vec<Key> {
+        self.rollouts.all().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// All Rollouts and their releases, for figures.
+    pub fn releases(&self) -> impl Iterator<Item = &Release> {
+        self.releases.all().map(|(_, release)| release)
+    }
+
+    /// A listing of a kind begins.
+    pub fn begin(&mut self, kind: Kind) {
+        match kind {
+            Kind::Rollouts => self.rollouts.begin(),
+            Kind::Releases => self.releases.begin(),
+            Kind::Deployments => self.deployments.begin(),
+            Kind::ReplicaSets => self.replica_sets.begin(),
+            Kind::Pods => self.pods.begin(),
+            Kind::Autoscalers => self.autoscalers.begin(),
+        }
+    }
+
+    /// A listing of a kind is complete. What it did not name is gone, so every Rollout is decided anew.
+    pub fn finish(&mut self, kind: Kind) -> Vec<Key> {
+        match kind {
+            Kind::Rollouts => drop(self.rollouts.finish()),
+            Kind::Releases => drop(self.releases.finish()),
+            Kind::Deployments => drop(self.deployments.finish()),
+            Kind::ReplicaSets => drop(self.replica_sets.finish()),
+            Kind::Pods => drop(self.pods.finish()),
+            Kind::Autoscalers => drop(self.autoscalers.finish()),
+        }
+        self.keys()
+    }
+
+    /// Takes an object in. Returns the Rollouts it concerns.
+    pub fn put(&mut self, kind: Kind, object: &Value) -> Vec<Key> {
+        let id = views::identity(object);
+        let key = (id.namespace.clone(), id.name.clone());
+        match kind {
+            Kind::Rollouts => match serde_json::from_value::<Rollout>(object.clone()) {
+                Ok(rollout) => {
+                    self.unreadable.remove(&key);
+                    let name = rollout.spec.workload_ref.name.clone();
+                    if !self.rollouts.put(id, rollout) {
+                        return Vec::new();
+                    }
+                    // Its rivals, too.
+                    self.of_workload(&key.0, &name)
+                }
+                Err(error) => {
+                    self.rollouts.remove(&id);
+                    self.unreadable.insert(key, error.to_string());
+                    Vec::new()
+                }
+            },
+            Kind::Releases => match serde_json::from_value::<Release>(object.clone()) {
+                Ok(release) => {
+                    let rollout = (key.0.clone(), release.spec.rollout.clone());
+                    changed(self.releases.put(id, release), rollout)
+                }
+                Err(error) => {
+                    self.unreadable.insert(key, error.to_string());
+                    Vec::new()
+                }
+            },
+            Kind::Deployments => {
+                let changed = self.deployments.put(id, views::deployment(object));
+                if changed { self.of_workload(&key.0, &key.1) } else { Vec::new() }
+            }
+            Kind::ReplicaSets => {
+                let view = views::replica_set(object);
+                let concerned = self.of_replica_set(&key.0, &view);
+                if self.replica_sets.put(id, view) { concerned } else { Vec::new() }
+            }
+            Kind::Pods => {
+                let view = views::pod(object);
+                let owner = view.owner_uid.clone();
+                if self.pods.put(id, view) { self.of_pod(&key.0, &owner) } else { Vec::new() }
+            }
+            Kind::Autoscalers => {
+                let view = views::autoscaler(object);
+                let target = view.1.clone();
+                if self.autoscalers.put(id, view) { self.of_workload(&key.0, &target) } else { Vec::new() }
+            }
+        }
+    }
+
+    /// Forgets an object. Returns the Rollouts it concerned.
+    pub fn remove(&mut self, kind: Kind, object: &Value) -> Vec<Key> {
+        let id = views::identity(object);
+        let namespace = id.namespace.clone();
+        match kind {
+            Kind::Rollouts => match self.rollouts.remove(&id) {
+                Some(rollout) => self.of_workload(&namespace, &rollout.spec.workload_ref.name),
+                None => Vec::new(),
+            },
+            Kind::Releases => {
+                self.releases.remove(&id).map(|r| (namespace, r.spec.rollout)).into_iter().collect()
+            }
+            Kind::Deployments => {
+                self.deployments.remove(&id);
+                self.of_workload(&namespace, &id.name)
+            }
+            Kind::ReplicaSets => match self.replica_sets.remove(&id) {
+                Some(view) => self.of_replica_set(&namespace, &view),
+                None => Vec::new(),
+            },
+            Kind::Pods => match self.pods.remove(&id) {
+                Some(view) => self.of_pod(&namespace, &view.owner_uid),
+                None => Vec::new(),
+            },
+            Kind::Autoscalers => match self.autoscalers.remove(&id) {
+                Some((_, target, _)) => self.of_workload(&namespace, &target),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// Takes in what the API server answered to a write of ours: it is read before the watch tells of it.
+    pub fn written(&mut self, resource: Resource, answer: &Value) -> Vec<Key> {
+        let kind = match resource {
+            Resource::Rollouts => Kind::Rollouts,
+            Resource::Releases => Kind::Releases,
+            Resource::Deployments => Kind::Deployments,
+            Resource::ReplicaSets => Kind::ReplicaSets,
+            Resource::Autoscalers => Kind::Autoscalers,
+            Resource::Events => return Vec::new(),
+        };
+        let finalizers = answer.pointer("/metadata/finalizers").and_then(Value::as_array);
+        let deleted = answer.pointer("/metadata/deletionTimestamp").is_some();
+        if deleted && finalizers.is_none_or(Vec::is_empty) {
+            self.remove(kind, answer)
+        } else {
+            self.put(kind, answer)
+        }
+    }
+
+    /// Forgets an object of ours that the API server says is gone.
+    pub fn buried(&mut self, resource: Resource, id: &crate::decide::Identity) {
+        match resource {
+            Resource::ReplicaSets => drop(self.replica_sets.remove(id)),
+            Resource::Releases => drop(self.releases.remove(id)),
+            _ => {}
+        }
+    }
+
+    fn of_workload(&self, namespace: &str, name: &str) -> Vec<Key> {
+        let governs = |r: &&Rollout| r.spec.workload_ref.name == name;
+        self.rollouts.of(namespace).filter(governs).filter_map(key_of).collect()
+    }
+
+    fn of_replica_set(&self, namespace: &str, view: &ReplicaSet) -> Vec<Key> {
+        let mut keys = Vec::new();
+        if let Some(owner) = &view.owner {
+            if owner.kind == "Rollout" {
+                keys.push((namespace.to_owned(), owner.name.clone()));
+            } else {
+                keys.extend(self.of_workload(namespace, &owner.name));
+            }
+        }
+        // Let go and not yet adopted: its Release says whose it is.
+        if let Some(release) = view.release.as_ref().and_then(|name| self.releases.get(namespace, name)) {
+            keys.push((namespace.to_owned(), release.spec.rollout.clone()));
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    fn of_pod(&self, namespace: &str, owner_uid: &str) -> Vec<Key> {
+        let owner = self.replica_sets.of(namespace).find(|rs| rs.id.uid == owner_uid);
+        owner.map(|rs| self.of_replica_set(namespace, rs)).unwrap_or_default()
+    }
+
+    /// What is known about one Rollout. None if there is no such Rollout.
+    pub fn observe(&self, key: &Key) -> Option<Observation> {
+        let (namespace, name) = key;
+        let rollout = self.rollouts.get(namespace, name)?.clone();
+        let workload = self.deployments.get(namespace, &rollout.spec.workload_ref.name).cloned();
+        let releases: Vec<Release> =
+            self.releases.of(namespace).filter(|r| r.spec.rollout == *name).cloned().collect();
+        let rollout_uid = rollout.metadata.uid.as_deref().unwrap_or_default();
+        let workload_uid = workload.as_ref().map(|w| w.id.uid.as_str());
+        let belongs = |rs: &&ReplicaSet| match &rs.owner {
+            Some(owner) => owner.uid == rollout_uid || Some(owner.uid.as_str()) == workload_uid,
+            None => releases.iter().any(|r| r.metadata.name == rs.release && rs.release.is_some()),
+        };
+        let replica_sets: Vec<ReplicaSet> =
+            self.replica_sets.of(namespace).filter(belongs).cloned().collect();
+        let pods = self
+            .pods
+            .of(namespace)
+            .filter(|p| replica_sets.iter().any(|rs| rs.id.uid == p.owner_uid))
+            .cloned()
+            .collect();
+        let autoscalers = self
+            .autoscalers
+            .of(namespace)
+            .filter(|(kind, target, _)| kind == "Deployment" && *target == rollout.spec.workload_ref.name)
+            .map(|(_, _, view)| view.clone())
+            .collect();
+        Some(Observation {
+            rival: self.rival(&rollout),
+            rollout,
+            workload,
+            replica_sets,
+            pods,
+            releases,
+            autoscalers,
+            brake: self.brake.clone().unwrap_or_else(|| Brake::Missing("not looked at yet".to_owned())),
+            memory: None,
+            sample: None,
+        })
+    }
+
+    /// An older Rollout of the same workload; of two of the same second the first by name.
+    fn rival(&self, rollout: &Rollout) -> Option<String> {
+        let age = |r: &Rollout| {
+            (r.metadata.creation_timestamp.as_ref().map(|t| t.0), r.metadata.name.clone().unwrap_or_default())
+        };
+        let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+        self.rollouts
+            .of(namespace)
+            .filter(|r| r.spec.workload_ref.name == rollout.spec.workload_ref.name)
+            .filter(|r| r.metadata.deletion_timestamp.is_none() && age(r) < age(rollout))
+            .min_by_key(|r| age(r))
+            .and_then(|r| r.metadata.name.clone())
+    }
+}
+
+fn key_of(rollout: &Rollout) -> Option<Key> {
+    Some((rollout.metadata.namespace.clone()?, rollout.metadata.name.clone()?))
+}
+
+fn changed(changed: bool, key: Key) -> Vec<Key> {
+    if changed { vec![key] } else { Vec::new() }
+}

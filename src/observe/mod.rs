@@ -1,0 +1,14 @@
+//! Reads: watches → what is known → the observation of one Rollout.
+//!
+//! Purpose: keep what decisions need, pruned, with the answers to our own writes taken in at once.
+//! May touch: `api`, `decide`'s types, `act`'s names of resources. Must never: decide, or write anything.
+
+mod cache;
+mod store;
+mod views;
+mod watch;
+
+pub use cache::{Cache, Kind};
+pub use store::Key;
+pub use views::identity;
+pub use watch::{News, watch, watch_brake};

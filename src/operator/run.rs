@@ -1,0 +1,586 @@
+//! The main loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use serde_json::Value;
+use tokio::sync::{Mutex, mpsc};
+use tracing::{debug, error, info, warn};
+
+use super::lease::{Lease, LeaseError};
+use super::queue::{Ended, Queue};
+use super::{Metrics, OperatorError, Options};
+use crate::act::{self, Outcome, Resource};
+use crate::analysis::query::{self, Target};
+use crate::analysis::{Plan, Sample, Side};
+use crate::api::Release;
+use crate::clock::now;
+use crate::cluster::http::Http;
+use crate::cluster::{client, watching_client};
+use crate::decide::{Brake, Decision, Effect, Identity, Memory, Observation, decide};
+use crate::observe::{Cache, Key, Kind, News, watch, watch_brake};
+use crate::server;
+
+/// Rollouts that are written to at the same time.
+const CONCURRENCY: usize = 16;
+/// News and reports that wait; more than this and the watches wait.
+const BACKLOG: usize = 4096;
+/// Longest time for one look, all pods together.
+const LOOK_DEADLINE: Duration = Duration::from_secs(20);
+/// How long running writes are waited for at the end.
+const GRACE: Duration = Duration::from_secs(12);
+
+/// What the tasks beside the main loop report.
+enum Report {
+    /// The API server answered a write.
+    Written(Resource, Box<Value>),
+    /// An object is gone.
+    Buried(Resource, Identity),
+    /// A pass ended.
+    Ended { key: Key, ended: Ended },
+    /// A look was taken.
+    Looked { key: Key, release: String, sample: Box<Sample> },
+}
+
+struct Loop {
+    client: Client,
+    http: Arc<Http>,
+    lease: Arc<Mutex<Lease>>,
+    metrics: Arc<Metrics>,
+    instance: Arc<str>,
+    reports: mpsc::Sender<Report>,
+    cache: Cache,
+    queue: Queue,
+    memory: BTreeMap<Key, Memory>,
+    /// What is remembered, and when to wake, if all writes of the present pass succeed.
+    pending: BTreeMap<Key, (Option<Memory>, Option<Timestamp>)>,
+    samples: BTreeMap<Key, (String, Sample)>,
+    looking: BTreeSet<Key>,
+    brake: BrakeView,
+}
+
+/// Runs the operator until the process is asked to end.
+pub async fn run(options: Options) -> Result<(), OperatorError> {
+    let config = options.target.config().await?;
+    let watching = watching_client(config.clone())?;
+    let client = client(config)?;
+    let http = Arc::new(Http::new());
+    let state = Arc::new(server::State::default());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let pages = serve_pages(&options, &state, stopped).await?;
+
+    let brake = discover(&client, &options).await?;
+    let (news_in, mut news) = mpsc::channel(BACKLOG);
+    let mut watches = tokio::task::JoinSet::new();
+    for kind in Kind::ALL {
+        watches.spawn(watch(watching.clone(), options.namespace.clone(), kind, news_in.clone()));
+    }
+    if brake.served {
+        for policy in [true, false] {
+            watches.spawn(watch_brake(watching.clone(), policy, options.brake.clone(), news_in.clone()));
+        }
+    }
+    drop(news_in);
+
+    let (reports_in, mut reports) = mpsc::channel(BACKLOG);
+    let lease =
+        Lease::new(options.lease_namespace.clone(), options.lease_name.clone(), options.instance.clone());
+    let mut main = Loop {
+        client: client.clone(),
+        http,
+        lease: Arc::new(Mutex::new(lease)),
+        metrics: state.metrics.clone(),
+        instance: options.instance.as_str().into(),
+        reports: reports_in,
+        cache: Cache::default(),
+        queue: Queue::default(),
+        memory: BTreeMap::new(),
+        pending: BTreeMap::new(),
+        samples: BTreeMap::new(),
+        looking: BTreeSet::new(),
+        brake,
+    };
+    main.judge_brake();
+    info!(instance = %options.instance, namespace = options.namespace.as_deref().unwrap_or("*"), "operator starts");
+
+    let mut asked = std::pin::pin!(asked_to_end()?);
+    let mut ending = false;
+    loop {
+        if main.cache.synced() && !state.ready.swap(true, Ordering::Relaxed) {
+            info!("all watches are listed");
+        }
+        if !ending {
+            main.start_passes();
+        } else if main.queue.busy() == 0 {
+            break;
+        }
+        let timer = main.until_next_timer();
+        tokio::select! {
+            // Reports first: a decision must see the writes of the one before it.
+            biased;
+            Some(report) = reports.recv() => main.take_report(report),
+            () = &mut asked, if !ending => {
+                info!("asked to end; finishing the writes that run");
+                ending = true;
+                let grace = GRACE;
+                tokio::spawn(async move {
+                    tokio::time::sleep(grace).await;
+                    error!("writes did not end in time");
+                    std::process::exit(1);
+                });
+            }
+            item = news.recv() => match item {
+                Some(item) => main.take_news(item),
+                None => break,
+            },
+            () = tokio::time::sleep(timer) => main.queue.due(now()),
+        }
+    }
+    state.ready.store(false, Ordering::Relaxed);
+    watches.abort_all();
+    if let Err(error) = main.lease.lock().await.release(&client, now()).await {
+        warn!(error = %chain(&error), "the lease was not given back; it lapses by itself");
+    }
+    // The receiver is gone if no pages were served.
+    stop.send_replace(true);
+    if let Some(pages) = pages {
+        pages.abort();
+    }
+    info!("operator ends");
+    Ok(())
+}
+
+async fn serve_pages(
+    options: &Options,
+    state: &Arc<server::State>,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) -> Result<Option<tokio::task::JoinHandle<()>>, OperatorError> {
+    let Some(address) = options.listen else { return Ok(None) };
+    let listen = |source| OperatorError::Listen { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
+    info!(address = %listener.local_addr().map_err(listen)?, "probes and figures are served");
+    let state = state.clone();
+    Ok(Some(tokio::spawn(async move {
+        let stop = async move {
+            // An error means that the sender is gone: the process ends.
+            if stopped.changed().await.is_err() {}
+        };
+        if let Err(error) = server::serve(listener, state, stop).await {
+            error!(%error, "pages are not served any more");
+        }
+    })))
+}
+
+/// Done when the process receives SIGTERM or SIGINT.
+fn asked_to_end() -> Result<impl Future<Output = ()>, OperatorError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(OperatorError::Signal)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(OperatorError::Signal)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// What is known of the brake.
+struct BrakeView {
+    served: bool,
+    name: String,
+    user: Option<String>,
+    policy: Option<Option<Box<Value>>>,
+    binding: Option<Option<Box<Value>>>,
+}
+
+/// Asks once what the server offers and who we are to it.
+async fn discover(client: &Client, options: &Options) -> Result<BrakeView, OperatorError> {
+    let ask = |error: kube::Error| OperatorError::Discovery(Box::new(error));
+    let groups = client.list_api_group_resources("admissionregistration.k8s.io/v1").await.map_err(ask)?;
+    let served = groups.resources.iter().any(|r| r.name == "mutatingadmissionpolicies");
+    match client.list_api_group_resources("belay.dev/v1alpha1").await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Err(OperatorError::NotInstalled),
+        Err(error) => return Err(ask(error)),
+    }
+    Ok(BrakeView {
+        served,
+        name: options.brake.clone(),
+        user: whoami(client).await,
+        policy: None,
+        binding: None,
+    })
+}
+
+/// The user name that our requests have; admission policies exempt it by name.
+async fn whoami(client: &Client) -> Option<String> {
+    let body = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body.to_string().into_bytes())
+        .ok()?;
+    let answer = tokio::time::timeout(act::DEADLINE, client.request::<Value>(request)).await.ok()?.ok()?;
+    answer.pointer("/status/userInfo/username")?.as_str().map(str::to_owned)
+}
+
+impl BrakeView {
+    /// None until both objects were looked at.
+    fn judge(&self) -> Option<Brake> {
+        if !self.served {
+            return Some(Brake::Missing(
+                "this API server does not serve MutatingAdmissionPolicy (it needs Kubernetes 1.36)"
+                    .to_owned(),
+            ));
+        }
+        let (policy, binding) = (self.policy.as_ref()?, self.binding.as_ref()?);
+        let missing = |what: &str| {
+            Some(Brake::Missing(format!("the {what} {} does not exist; run belay install", self.name)))
+        };
+        let Some(policy) = policy else { return missing("MutatingAdmissionPolicy") };
+        if binding.is_none() {
+            return missing("MutatingAdmissionPolicyBinding");
+        }
+        if let Some(user) = &self.user
+            && !policy.to_string().contains(user.as_str())
+        {
+            return Some(Brake::Missing(format!(
+                "the policy {} does not exempt this operator ({user}), which could not let a change go; run belay install",
+                self.name
+            )));
+        }
+        Some(Brake::Engaged)
+    }
+}
+
+impl Loop {
+    fn judge_brake(&mut self) {
+        if let Some(brake) = self.brake.judge() {
+            let keys = self.cache.set_brake(brake);
+            self.enqueue(keys);
+        }
+    }
+
+    fn enqueue(&mut self, keys: Vec<Key>) {
+        let since = now();
+        for key in keys {
+            self.queue.add(key, since);
+        }
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        let far = SignedDuration::from_secs(3600);
+        let left = self.queue.next().map_or(far, |at| at.duration_since(now()));
+        Duration::try_from(left.clamp(SignedDuration::ZERO, far)).unwrap_or_default()
+    }
+
+    fn take_news(&mut self, news: News) {
+        let keys = match news {
+            News::Begin(kind) => {
+                self.cache.begin(kind);
+                Vec::new()
+            }
+            News::Put(kind, object) => self.cache.put(kind, &object),
+            News::Remove(kind, object) => {
+                let keys = self.cache.remove(kind, &object);
+                if kind == Kind::Rollouts {
+                    self.forget(&object);
+                }
+                keys
+            }
+            News::Finish(kind) => self.cache.finish(kind),
+            News::Brake(policy, object) => {
+                if policy {
+                    self.brake.policy = Some(object);
+                } else {
+                    self.brake.binding = Some(object);
+                }
+                self.judge_brake();
+                Vec::new()
+            }
+            News::Trouble(text) => {
+                self.metrics.trouble();
+                warn!(watch = %text, "a watch was interrupted; it goes on");
+                Vec::new()
+            }
+        };
+        self.enqueue(keys);
+    }
+
+    fn forget(&mut self, rollout: &Value) {
+        let id = crate::observe::identity(rollout);
+        let key = (id.namespace, id.name);
+        self.memory.remove(&key);
+        self.samples.remove(&key);
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Written(resource, object) => {
+                let keys = self.cache.written(resource, &object);
+                self.enqueue(keys);
+            }
+            Report::Buried(resource, id) => self.cache.buried(resource, &id),
+            Report::Ended { key, ended } => self.end_pass(&key, ended),
+            Report::Looked { key, release, sample } => {
+                self.looking.remove(&key);
+                self.metrics.look();
+                if let Err(reason) = &sample.outcome {
+                    debug!(namespace = %key.0, rollout = %key.1, %reason, "no data");
+                }
+                self.samples.insert(key.clone(), (release, *sample));
+                self.enqueue(vec![key]);
+            }
+        }
+    }
+
+    fn end_pass(&mut self, key: &Key, ended: Ended) {
+        let (memory, wake) = self.pending.remove(key).unwrap_or_default();
+        if matches!(ended, Ended::Idle | Ended::Written) {
+            match memory {
+                Some(memory) => self.memory.insert(key.clone(), memory),
+                None => self.memory.remove(key),
+            };
+        }
+        self.queue.done(key, ended, wake, now());
+    }
+
+    fn start_passes(&mut self) {
+        if !self.cache.synced() {
+            return;
+        }
+        self.queue.due(now());
+        let mut any = false;
+        while let Some((key, since)) = self.queue.take(CONCURRENCY) {
+            any = true;
+            self.start_pass(key, since);
+        }
+        if any {
+            self.metrics.releases(self.cache.releases(), now());
+        }
+        self.metrics.queue(self.queue.len());
+    }
+
+    fn start_pass(&mut self, key: Key, since: Timestamp) {
+        let Some(mut observation) = self.cache.observe(&key) else {
+            self.queue.forget(&key);
+            return;
+        };
+        observation.memory = self.memory.get(&key).cloned();
+        let running = running(&observation).and_then(|r| r.metadata.uid.clone());
+        observation.sample = self
+            .samples
+            .remove(&key)
+            .filter(|(release, _)| Some(release) == running.as_ref())
+            .map(|(_, sample)| sample);
+        let begun = Instant::now();
+        let decision = decide(&observation, now());
+        self.metrics.decision(begun.elapsed().as_secs_f64());
+        for reason in &decision.reasons {
+            debug!(namespace = %key.0, rollout = %key.1, reason = reason.code(), "decided: {reason}");
+        }
+        if decision.sample {
+            self.look(&key, &observation);
+        }
+        let Decision { effects, memory, wake_at, .. } = decision;
+        self.pending.insert(key.clone(), (memory, wake_at));
+        if effects.is_empty() {
+            self.end_pass(&key, Ended::Idle);
+            return;
+        }
+        let pass = Writes {
+            client: self.client.clone(),
+            lease: self.lease.clone(),
+            metrics: self.metrics.clone(),
+            instance: self.instance.clone(),
+            reports: self.reports.clone(),
+            release: running_name(&observation),
+            key,
+            since,
+        };
+        tokio::spawn(pass.carry_out(effects));
+    }
+
+    /// Takes a look beside the main loop, one at a time per Rollout.
+    fn look(&mut self, key: &Key, observation: &Observation) {
+        if self.looking.contains(key) {
+            return;
+        }
+        let Some((release, plan, targets)) = look_at(observation) else { return };
+        self.looking.insert(key.clone());
+        let (http, reports, key) = (self.http.clone(), self.reports.clone(), key.clone());
+        tokio::spawn(async move {
+            let at = now();
+            let look = tokio::time::timeout(LOOK_DEADLINE, query::sample(&http, &plan, &targets, at));
+            let sample = look.await.unwrap_or_else(|_| Sample {
+                at,
+                outcome: Err(format!("the look took longer than {} s", LOOK_DEADLINE.as_secs())),
+            });
+            // The main loop is gone only when the process ends.
+            drop(reports.send(Report::Looked { key, release, sample: Box::new(sample) }).await);
+        });
+    }
+}
+
+fn running(observation: &Observation) -> Option<&Release> {
+    observation.releases.iter().find(|r| r.status.as_ref().is_none_or(|s| !s.phase.is_final()))
+}
+
+fn running_name(observation: &Observation) -> String {
+    running(observation).and_then(|r| r.metadata.name.clone()).unwrap_or_default()
+}
+
+/// The pods to measure for the running release.
+fn look_at(observation: &Observation) -> Option<(String, Plan, Vec<Target>)> {
+    let release = running(observation)?;
+    let plan = Plan::resolve(release.spec.analysis.as_ref()?, release.spec.planned_looks).ok()?;
+    let canary = observation.replica_sets.iter().find(|rs| rs.id.name == release.spec.to.replica_set)?;
+    let namespace = observation.rollout.metadata.namespace.clone().unwrap_or_default();
+    let targets = observation
+        .pods
+        .iter()
+        .filter(|pod| pod.ready && !pod.deleting)
+        .filter_map(|pod| {
+            Some(Target {
+                uid: pod.uid.clone(),
+                name: pod.name.clone(),
+                namespace: namespace.clone(),
+                ip: pod.ip,
+                side: if pod.owner_uid == canary.id.uid { Side::Canary } else { Side::Stable },
+                started_at: pod.ready_changed_at?,
+            })
+        })
+        .collect();
+    Some((release.metadata.uid.clone()?, plan, targets))
+}
+
+/// The writes of one pass.
+struct Writes {
+    client: Client,
+    lease: Arc<Mutex<Lease>>,
+    metrics: Arc<Metrics>,
+    instance: Arc<str>,
+    reports: mpsc::Sender<Report>,
+    key: Key,
+    release: String,
+    since: Timestamp,
+}
+
+impl Writes {
+    async fn carry_out(self, effects: Vec<Effect>) {
+        let ended = self.all(effects).await;
+        let key = self.key.clone();
+        // The main loop is gone only when the process ends.
+        drop(self.reports.send(Report::Ended { key, ended }).await);
+    }
+
+    async fn all(&self, effects: Vec<Effect>) -> Ended {
+        for effect in effects {
+            if let Err(ended) = self.hold_lease().await {
+                return ended;
+            }
+            if let Err(ended) = self.one(&effect).await {
+                return ended;
+            }
+        }
+        Ended::Written
+    }
+
+    async fn hold_lease(&self) -> Result<(), Ended> {
+        let at = now();
+        let held = self.lease.lock().await.ensure(&self.client, at).await;
+        self.metrics.leader(held.is_ok());
+        match held {
+            Ok(()) => Ok(()),
+            Err(LeaseError::Held { holder, until }) => {
+                info!(%holder, "another process writes");
+                Err(Ended::NotLeader(until))
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "the lease cannot be held; nothing is written");
+                Err(Ended::Failed)
+            }
+        }
+    }
+
+    async fn one(&self, effect: &Effect) -> Result<(), Ended> {
+        let begun = Instant::now();
+        let request = act::request(effect, now(), &self.instance);
+        let (namespace, rollout) = (&self.key.0, &self.key.1);
+        let answer = act::send(&self.client, effect, now(), &self.instance).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        match answer {
+            Ok(outcome) => {
+                self.metrics.write(effect.name(), "done", seconds);
+                self.note(effect);
+                match outcome {
+                    Outcome::Done(Some(object)) => {
+                        drop(self.reports.send(Report::Written(request.resource, Box::new(object))).await);
+                    }
+                    Outcome::Done(None) | Outcome::Gone => {
+                        if let Some(id) = deleted(effect) {
+                            drop(self.reports.send(Report::Buried(request.resource, id)).await);
+                        }
+                    }
+                }
+                Ok(())
+            }
+            // An event that cannot be told must not hold up what it tells of.
+            Err(error) if matches!(effect, Effect::Announce(_)) => {
+                self.metrics.write(effect.name(), "failed", seconds);
+                warn!(%namespace, %rollout, error = %chain(&error), "an event was not told");
+                Ok(())
+            }
+            Err(error) => {
+                let conflict = error.is_conflict();
+                self.metrics.write(effect.name(), if conflict { "conflict" } else { "failed" }, seconds);
+                let effect = effect.name();
+                if conflict {
+                    debug!(%namespace, %rollout, effect, error = %chain(&error), "out of date; deciding anew");
+                    return Err(Ended::Stale);
+                }
+                warn!(%namespace, %rollout, release = %self.release, effect, error = %chain(&error), "a write failed");
+                Err(Ended::Failed)
+            }
+        }
+    }
+
+    /// Logs what was written; how fast, when it took the weight away.
+    fn note(&self, effect: &Effect) {
+        let (namespace, rollout, release) = (&self.key.0, &self.key.1, &self.release);
+        match effect {
+            Effect::StopCanary { reason, .. } => {
+                let reaction = now().duration_since(self.since).as_secs_f64();
+                self.metrics.reaction(reaction);
+                warn!(%namespace, %rollout, %release, %reason, reaction_seconds = reaction, "the canary's weight is gone");
+            }
+            Effect::Announce(a) => {
+                info!(%namespace, %rollout, %release, reason = a.reason.code(), "{}", a.reason);
+            }
+            other => debug!(%namespace, %rollout, %release, effect = other.name(), "written"),
+        }
+    }
+}
+
+fn deleted(effect: &Effect) -> Option<Identity> {
+    match effect {
+        Effect::DeleteReplicaSet { replica_set } => Some(replica_set.clone()),
+        Effect::PruneRelease { release } => Some(release.clone()),
+        _ => None,
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

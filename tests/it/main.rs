@@ -1,0 +1,11 @@
+//! All integration tests, in one binary.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test stops where something is wrong, and says so"
+)]
+
+mod architecture;
+mod cluster;
+mod manifests;
