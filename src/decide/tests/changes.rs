@@ -324,7 +324,7 @@ fn a_release_deleted_after_the_handover_changes_nothing() {
     }
 }
 
-fn autoscaler(min: Option<i32>) -> Autoscaler {
+pub(super) fn autoscaler(min: Option<i32>) -> Autoscaler {
     Autoscaler {
         id: Identity {
             namespace: "shop".into(),

@@ -293,6 +293,12 @@ impl World {
         panic!("does not go quiet; last: {:?}", self.last);
     }
 
+    /// How many effects the next pass wants.
+    pub fn decided(mut self) -> usize {
+        self.pass();
+        self.passes.pop().unwrap()
+    }
+
     /// Lets time go by; everybody wakes up when they asked for it.
     pub fn advance(&mut self, seconds: i64) {
         self.settle();
