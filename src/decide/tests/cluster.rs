@@ -269,8 +269,9 @@ impl World {
                     return false;
                 };
                 set.rs.deleting = true;
-                let serving = set.rs.replicas > 0;
-                self.breach(serving, "a ReplicaSet with pods was deleted");
+                let serving =
+                    set.rs.replicas > 0 && set.rs.owner.as_ref().is_none_or(|o| o.kind != "Rollout");
+                self.breach(serving, "a ReplicaSet of the workload was deleted with its pods");
                 true
             }
             _ => false,
