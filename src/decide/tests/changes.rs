@@ -450,3 +450,13 @@ fn a_change_that_slipped_and_was_paused_half_way_is_left_to_a_person() {
         world.assert_quiet();
     }
 }
+
+#[test]
+fn a_rollout_deleted_after_its_label_was_dropped_leaves_no_label() {
+    let mut world = at_step(1, 4);
+    world.deployment.as_mut().unwrap().rollout_label = None;
+    world.delete_rollout();
+    world.settle();
+    assert!(world.rollout.is_none());
+    assert_eq!(world.workload().release_label, None);
+}

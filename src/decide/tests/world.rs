@@ -484,6 +484,12 @@ impl World {
         self.release_status().phase
     }
 
+    /// A release with guards is running.
+    pub fn is_measured(&self) -> bool {
+        let running = |r: &&Release| !r.status.as_ref().is_some_and(|s| s.phase.is_final());
+        self.releases.iter().filter(running).any(|r| r.spec.analysis.is_some())
+    }
+
     /// The ReplicaSet that Belay controls.
     pub fn canary(&self) -> Option<&ReplicaSet> {
         self.sets.iter().map(|s| &s.rs).find(|rs| rs.owner.as_ref().is_some_and(|o| o.kind == "Rollout"))
