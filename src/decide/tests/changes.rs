@@ -460,3 +460,21 @@ fn a_rollout_deleted_after_its_label_was_dropped_leaves_no_label() {
     assert!(world.rollout.is_none());
     assert_eq!(world.workload().release_label, None);
 }
+
+#[test]
+fn a_workload_scaled_up_from_zero_to_a_revision_of_its_history_comes_to_rest() {
+    let mut world = World::stable(0, plain());
+    world.set_image("v2");
+    world.advance(10);
+    world.set_image("v1");
+    world.controllers();
+    world.pass();
+    // Its own controller takes the ReplicaSet of the present template, which is still there without pods.
+    world.scale(3);
+    world.advance(60);
+    assert_eq!(world.ready_of("v1"), 3);
+    assert_eq!(world.phase(), RolloutPhase::Stable);
+    assert_eq!(world.status().stable.unwrap().revision, of("v1"));
+    assert!(!world.workload().paused);
+    world.assert_quiet();
+}
