@@ -155,11 +155,15 @@ impl World {
                 w.rollout_label = Some(rollout.clone());
                 w.has_labels = true;
             }
-            Effect::UnmarkWorkload { workload, generation, unpause, .. } => {
-                if workload.uid != w.id.uid || *generation != w.generation {
+            Effect::UnmarkWorkload { workload, generation, marked, held, unpause } => {
+                let there = (w.rollout_label.is_some() || !marked) && (w.release_label.is_some() || !held);
+                if workload.uid != w.id.uid || *generation != w.generation || !there {
                     return false;
                 }
-                (w.rollout_label, w.release_label) = (None, None);
+                if *marked {
+                    w.rollout_label = None;
+                }
+                w.release_label = None;
                 w.paused &= !unpause;
             }
             Effect::HoldWorkload { workload, generation, revision, pause } => {
@@ -301,13 +305,15 @@ impl World {
         }
         let running = self.releases.iter().find(|r| !r.status.as_ref().is_some_and(|s| s.phase.is_final()));
         let (Some(release), Some(w)) = (running, &self.deployment) else { return };
-        let from = &release.spec.from.replica_set;
-        let handed_over = self.sets.iter().any(|s| {
-            s.rs.id.name == release.spec.to.replica_set
-                && s.rs.owner.as_ref().is_none_or(|o| o.kind != "Rollout")
-        });
-        let stable = self.sets.iter().find(|s| s.rs.id.name == *from).map_or(0, |s| s.rs.replicas);
-        let cut = w.paused && w.observed_generation == w.generation && !handed_over && stable < w.replicas;
+        let own = || {
+            self.sets.iter().map(|s| &s.rs).filter(|rs| rs.owner.as_ref().is_some_and(|o| o.uid == w.id.uid))
+        };
+        // Beside another ReplicaSet that was handed over, both together.
+        let only = |rs: &&ReplicaSet| rs.id.name == release.spec.from.replica_set;
+        let lone = own().filter(|rs| rs.replicas > 0).count() <= 1;
+        let serving: i32 =
+            own().filter(|rs| !lone || only(rs) || rs.release.is_some()).map(|rs| rs.replicas).sum();
+        let cut = w.paused && w.observed_generation == w.generation && serving < w.replicas;
         self.breach(cut, "the stable ReplicaSet is smaller than the workload");
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct World {
     pub autoscaler: Option<Autoscaler>,
     pub brake: Brake,
     pub fates: BTreeMap<String, Fate>,
+    /// Requests per second and pod by image; 50 if it is not in here.
+    pub requests: BTreeMap<String, f64>,
     /// Share of bad requests by image.
     pub bad_share: BTreeMap<String, f64>,
     /// Why the metrics source gives nothing, if so.
@@ -148,6 +150,7 @@ impl World {
             autoscaler: None,
             brake: Brake::Engaged,
             fates: BTreeMap::new(),
+            requests: BTreeMap::new(),
             bad_share: BTreeMap::new(),
             source_down: None,
             memory: None,
@@ -330,7 +333,8 @@ impl World {
             .iter()
             .filter(|p| p.pod.ready)
             .map(|p| {
-                let requests = ((self.now - p.born) as f64 / 1000.0 * 50.0).floor();
+                let rate = self.requests.get(&p.image).copied().unwrap_or(50.0);
+                let requests = ((self.now - p.born) as f64 / 1000.0 * rate).floor();
                 let bad = (requests * self.bad_share.get(&p.image).copied().unwrap_or(0.001)).floor();
                 PodSample {
                     uid: p.pod.uid.clone(),
