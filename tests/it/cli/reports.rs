@@ -52,7 +52,7 @@ fn evidence(strict: f64, margin: f64, safe: f64, bad: f64, total: f64) -> Value 
         "totals": {"canaryBad": bad, "canaryTotal": total, "stableBad": 30.0, "stableTotal": 33_338.0}}]})
 }
 
-fn release(spec: Value, status: Value) -> Release {
+fn release(spec: &Value, status: &Value) -> Release {
     serde_json::from_value(json!({
         "apiVersion": "belay.dev/v1alpha1", "kind": "Release",
         "metadata": {"name": "web-7d9f8c6b5a", "namespace": "shop", "uid": "r1", "creationTimestamp": "2026-11-22T10:00:00Z"},
@@ -61,7 +61,7 @@ fn release(spec: Value, status: Value) -> Release {
     .unwrap()
 }
 
-fn status(phase: &str, index: u32, rest: Value) -> Value {
+fn status(phase: &str, index: u32, rest: &Value) -> Value {
     let mut status = json!({
         "phase": phase, "startedAt": at("10:00:02"),
         "step": {"index": index, "enteredAt": at("10:02:00"), "elapsedSeconds": 12.0, "runningSince": at("10:04:00")},
@@ -81,14 +81,14 @@ fn status(phase: &str, index: u32, rest: Value) -> Value {
 fn progressing() -> Release {
     let rest = json!({"reason": "CollectingEvidence", "message": "waits for proof that errors are within 1.2x + 0.1%",
         "analysis": evidence(0.8, 0.3, 6.2, 2.0, 1_744.0)});
-    release(spec(), status("Progressing", 1, rest))
+    release(&spec(), &status("Progressing", 1, &rest))
 }
 
 fn rolled_back() -> Release {
     let rest = json!({"reason": "GuardFailed", "message": "guard errors failed", "finishedAt": at("10:00:37"),
         "weight": {"desired": 0, "reachable": 0, "reached": 0, "canaryPods": 0, "stablePods": 12},
         "analysis": evidence(169.4, 38.2, 0.001, 20.0, 1_744.0)});
-    release(spec(), status("RolledBack", 0, rest))
+    release(&spec(), &status("RolledBack", 0, &rest))
 }
 
 fn crashed() -> Release {
@@ -96,12 +96,12 @@ fn crashed() -> Release {
     spec.as_object_mut().unwrap().remove("analysis");
     let rest = json!({"reason": "CanaryCrashed", "message": "pod web-7d9f8c6b5a-x2x4z: container web is in CrashLoopBackOff",
         "finishedAt": at("10:00:12")});
-    release(spec, status("RolledBack", 0, rest))
+    release(&spec, &status("RolledBack", 0, &rest))
 }
 
 fn superseded() -> Release {
     let rest = json!({"reason": "Superseded", "message": "the workload was changed again, to 8e0a9d7c6b", "finishedAt": at("10:03:00")});
-    release(spec(), status("Superseded", 1, rest))
+    release(&spec(), &status("Superseded", 1, &rest))
 }
 
 fn paused() -> Release {
@@ -120,20 +120,20 @@ fn paused() -> Release {
         {"receivedAt": at("10:01:00"), "accepted": true},
         {"receivedAt": at("10:02:30"), "accepted": false, "message": "the release is at step 2"},
     ]});
-    release(spec, status("Paused", 2, rest))
+    release(&spec, &status("Paused", 2, &rest))
 }
 
 fn awaiting() -> Release {
     let rest = json!({"reason": "AwaitingApproval", "message": "step 3 waits for a person",
         "step": {"index": 2, "enteredAt": at("10:03:00"), "elapsedSeconds": 120.0},
         "analysis": evidence(0.5, 0.2, 25.0, 2.0, 2_000.0)});
-    release(spec(), status("Paused", 2, rest))
+    release(&spec(), &status("Paused", 2, &rest))
 }
 
 fn promoted() -> Release {
     let rest = json!({"reason": "Promoted", "message": "7d9f8c6b5a is stable", "finishedAt": at("10:04:50"),
         "step": {"index": 3}, "analysis": evidence(0.5, 0.2, 25.0, 2.0, 2_000.0)});
-    release(spec(), status("Promoted", 3, rest))
+    release(&spec(), &status("Promoted", 3, &rest))
 }
 
 fn report(release: &Release) -> ReleaseReport {
@@ -161,19 +161,19 @@ fn rollout(phase: &str, message: &str) -> Rollout {
 
 #[test]
 fn explanations() {
-    let pending = release(spec(), json!({}));
+    let pending = release(&spec(), &json!({}));
     let all = [
         ("pending", pending),
         ("progressing", progressing()),
         ("paused", paused()),
         ("awaiting", awaiting()),
-        ("promoting", release(spec(), status("Promoting", 3, json!({"message": "growing to full size"})))),
+        ("promoting", release(&spec(), &status("Promoting", 3, &json!({"message": "growing to full size"})))),
         ("promoted", promoted()),
         (
             "rolling_back",
             release(
-                spec(),
-                status("RollingBack", 1, json!({"reason": "Aborted", "message": "aborted by ann"})),
+                &spec(),
+                &status("RollingBack", 1, &json!({"reason": "Aborted", "message": "aborted by ann"})),
             ),
         ),
         ("rolled_back", rolled_back()),
