@@ -151,6 +151,7 @@ fn probe_release(namespace: &str) -> Value {
         "spec": {
             "rollout": "probe",
             "workload": {"kind": "Deployment", "name": "probe", "uid": "probe"},
+            "replicas": 0,
             "from": revision("before"),
             "to": revision("after"),
             "attempt": 1,
@@ -161,4 +162,16 @@ fn probe_release(namespace: &str) -> Value {
             "commands": [{"verb": "abort", "by": NOBODY}],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_is_a_whole_release() {
+        let probe = probe_release("probe");
+        let parsed: api::Release = serde_json::from_value(probe.clone()).expect("every required field is there");
+        assert_eq!(parsed.spec.commands.len(), 1);
+    }
 }
