@@ -122,7 +122,6 @@ fn probe_deployment(namespace: &str) -> Value {
         "kind": "Deployment",
         "metadata": {"name": PROBE, "namespace": namespace, "labels": labels},
         "spec": {
-            "replicas": 0,
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": selector},

@@ -264,8 +264,9 @@ impl Scene {
 /// Creates a Deployment as alice and waits until it is available.
 pub async fn create_workload(namespace: &Namespace, name: &str, plan: &Plan) {
     let mut object = deployment(name, plan.replicas, IMAGE);
-    let mut env: Vec<Value> = vec![json!({"name": "VERSION", "value": "1"}), json!({"name": "LINGER", "value": "0s"})];
-    env.extend(plan.env.iter().map(|(n, v)| json!({"name": n, "value": v})));
+    let mut env = std::collections::BTreeMap::from([("VERSION", "1"), ("LINGER", "0s")]);
+    env.extend(plan.env.iter().copied());
+    let env: Vec<Value> = env.iter().map(|(n, v)| json!({"name": n, "value": v})).collect();
     let container = &mut object["spec"]["template"]["spec"]["containers"][0];
     container["env"] = json!(env);
     container["resources"] = json!({"requests": {"cpu": "1m"}});
