@@ -1,3 +1,46 @@
-.PHONY: manifests
-manifests: ## write manifests/ from the code
-	BELAY_WRITE_MANIFESTS=1 cargo test --test it -q committed_files_are_current
+# `make help` lists what there is to do. Everything that a target needs is installed by it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help demo test bench lint fmt manifests cluster cluster-down image install-cli clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a real cluster, a good release promoted, two bad ones caught, while traffic runs
+	@hack/demo
+
+test: ## everything: format, lints, unit tests, properties, command line, the real cluster
+	@hack/test
+
+bench: ## the figures with their bounds; writes target/bench/report.json
+	@hack/bench
+
+lint: ## format and clippy, as in test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+
+fmt: ## format the code
+	$(CARGO) fmt
+
+manifests: ## write manifests/ anew from the Rust types
+	$(CARGO) run --quiet -- crds --write manifests
+
+cluster: ## start the local cluster and load the images that the tests use
+	@hack/cluster up --with-prometheus
+	@hack/images sample --load > /dev/null
+
+cluster-down: ## take the local cluster down and leave nothing
+	@hack/cluster down
+
+image: ## build the operator's image as an OCI archive and print its path
+	$(CARGO) build --release
+	@hack/images belay --binary target/release/belay --tag 0.1.0
+
+install-cli: ## put belay and kubectl-belay into cargo's bin folder
+	$(CARGO) install --path . --locked
+	@ln -sf belay "$${CARGO_HOME:-$$HOME/.cargo}/bin/kubectl-belay"
+
+clean: ## remove what was built here
+	$(CARGO) clean

@@ -22,10 +22,12 @@
 pub mod act;
 pub mod analysis;
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod decide;
 pub mod install;
 pub mod observe;
 pub mod operator;
+pub mod report;
 pub mod server;

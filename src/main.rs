@@ -1,26 +1,14 @@
-//! Belay.
-#[tokio::main]
-async fn main() {
-    tracing_subscriber::fmt().with_env_filter("belay=debug").init();
-    let args: Vec<String> = std::env::args().collect();
-    match args.get(1).map(String::as_str) {
-        Some("operator") => {
-            let r = belay::operator::run(belay::operator::Options {
-                target: belay::cluster::Target::default(),
-                namespace: args.get(2).cloned(),
-                listen: Some("127.0.0.1:18080".parse().unwrap()),
-                lease_namespace: "belay-system".into(),
-                lease_name: "belay".into(),
-                brake: "brake.belay.dev".into(),
-                instance: "dev".into(),
-            })
-            .await;
-            println!("{r:?}");
-        }
-        _ => {
-            for (f, s) in belay::install::files().unwrap() {
-                std::fs::write(format!("manifests/{f}"), s).unwrap();
-            }
-        }
-    }
+//! The program: everything else is in the library.
+
+use std::process::ExitCode;
+
+use belay::cli;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    cli::logging::start(&cli);
+    cli::run(cli)
 }

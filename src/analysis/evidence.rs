@@ -96,7 +96,7 @@ pub fn bet_on_safety(bets: &[f64; 6], limit: Limit, look: &Look) -> [f64; 6] {
     after
 }
 
-/// What all bets are worth together; at most [`CEILING`].
+/// What all bets are worth together; at most 1e250.
 pub fn wealth(bets: &[f64]) -> f64 {
     bets.iter().sum::<f64>().min(CEILING)
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::evidence::NEEDED_SAFE;
+use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
 use super::{Matchers, MatchersError, Tolerance, ToleranceError};
+use crate::api::evidence::Counts;
 use crate::api::rollout::{
     Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
 };
@@ -168,6 +169,25 @@ pub enum PlanError {
     },
 }
 
+/// The bounds of the two keys of a rollback, `1/α` and `K`, before the first is shared among guards.
+fn keys(confidence: Confidence) -> (f64, f64) {
+    match confidence {
+        Confidence::Careful => (1000.0, 20.0),
+        Confidence::Standard => (100.0, 10.0),
+        Confidence::Fast => (20.0, 5.0),
+    }
+}
+
+fn strict_key(alpha_inverse: f64, guards: usize) -> f64 {
+    alpha_inverse * guards.max(1) as f64
+}
+
+/// What each of `guards` guards needs for a rollback: of its strict and of its margin evidence.
+pub fn needs(confidence: Confidence, guards: usize) -> (f64, f64) {
+    let (alpha_inverse, margin) = keys(confidence);
+    (strict_key(alpha_inverse, guards), margin)
+}
+
 impl Plan {
     /// Reads an analysis, fills in the defaults and checks it. `planned_looks`: the Release's, raised to 12.
     pub fn resolve(analysis: &Analysis, planned_looks: u32) -> Result<Self, PlanError> {
@@ -198,11 +218,7 @@ impl Plan {
         if source.is_none() && !guards.is_empty() {
             return Err(PlanError::NoSource);
         }
-        let (alpha_inverse, needed_margin) = match analysis.confidence.unwrap_or_default() {
-            Confidence::Careful => (1000.0, 20.0),
-            Confidence::Standard => (100.0, 10.0),
-            Confidence::Fast => (20.0, 5.0),
-        };
+        let (alpha_inverse, needed_margin) = keys(analysis.confidence.unwrap_or_default());
         Ok(Self {
             guards,
             interval,
@@ -218,7 +234,32 @@ impl Plan {
 
     /// Evidence that the strict key of one guard needs: 1/(α·v) with equal weights v of the guards.
     pub fn needed_strict(&self) -> f64 {
-        self.alpha_inverse * self.guards.len().max(1) as f64
+        strict_key(self.alpha_inverse, self.guards.len())
+    }
+
+    /// About how long the proof of safety takes, in seconds, if the canary is as good as stable; nothing when it
+    /// would not come. `stable_rate` is the share of bad events, the others are events per second of each version.
+    ///
+    /// The evidence of each bet grows by its expected logarithm per second; the guard is proven when the quickest
+    /// bet alone makes the mean of the six large enough.
+    pub fn expected_seconds_to_proof(
+        &self,
+        stable_rate: f64,
+        canary_per_second: f64,
+        stable_per_second: f64,
+    ) -> Option<f64> {
+        let second = Counts {
+            canary_bad: stable_rate * canary_per_second,
+            canary_total: canary_per_second,
+            stable_bad: stable_rate * stable_per_second,
+            stable_total: stable_per_second,
+        };
+        let seconds = self.guards.iter().map(|guard| {
+            let limit = guard.tolerance.limit().safe();
+            let growth = SAFE_GRID.iter().map(|kappa| log_e(*kappa, limit, &second)).fold(0.0, f64::max);
+            (NEEDED_SAFE * SAFE_GRID.len() as f64).ln() / growth
+        });
+        seconds.reduce(f64::max).filter(|seconds| seconds.is_finite())
     }
 
     /// Evidence of safety that each guard needs.

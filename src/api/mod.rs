@@ -50,5 +50,7 @@ pub const MAX_REPLICAS_ANNOTATION: &str = "deployment.kubernetes.io/max-replicas
 pub const FIELD_MANAGER: &str = "belay";
 /// The user name under which the operator writes when it was installed by `belay install`.
 pub const OPERATOR_USER: &str = "system:serviceaccount:belay-system:belay";
+/// The name of the admission policy that is the brake, and of its binding.
+pub const BRAKE: &str = "brake.belay.dev";
 /// The namespace that `belay install` uses.
 pub const OPERATOR_NAMESPACE: &str = "belay-system";

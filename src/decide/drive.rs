@@ -74,6 +74,17 @@ fn over(
         return Some(read_mark(mark));
     }
     let Some(workload) = workload else { return Some(Reason::WorkloadDeleted) };
+    if let Some(rs) = canary.filter(|rs| !pass.is_ours(rs)) {
+        // It was let go: what serves now cannot be called back, so the release ends as what it is.
+        return if workload.revision == release.spec.to.revision || handover::serves_alone(pass, rs, workload)
+        {
+            None
+        } else if workload.revision == release.spec.from.revision {
+            Some(Reason::RevertedByUser)
+        } else {
+            Some(Reason::SupersededBy { revision: workload.revision.clone() })
+        };
+    }
     if pass.obs.rollout.metadata.deletion_timestamp.is_some() {
         return Some(Reason::RolloutDeleted);
     }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::drive::Run;
 use super::effect::Effect;
-use super::observation::ReplicaSet;
+use super::observation::{ReplicaSet, Workload};
 use super::pass::Pass;
 use super::reason::Reason;
 use crate::api::ReleasePhase;
@@ -33,17 +33,17 @@ pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
 /// The canary was let go: wait for its adoption, unpause, and end the release.
 pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     let (Some(rs), workload) = (run.canary, run.workload) else { return };
-    let adopted = rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid);
-    if !adopted {
+    // Already changed again, and all old pods are gone: it is what serves, and the next change waits, braked.
+    if workload.revision != run.release.spec.to.revision {
+        promoted(run, pass, rs);
+        return;
+    }
+    if !adopted(rs, workload) {
         pass.wake(pass.now + LOOK_AGAIN);
         return;
     }
     if workload.paused || workload.release_label.is_some() {
-        let others = pass.obs.replica_sets.iter().any(|other| {
-            other.id.uid != rs.id.uid
-                && other.replicas > 0
-                && other.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
-        });
+        let others = others_serve(pass, rs, workload);
         // Saturated, the Deployment controller takes the old pods away by itself, even while paused. If the
         // workload was scaled meanwhile it is not, and its own rolling update does the rest.
         if others && saturated(rs, workload.replicas) {
@@ -59,11 +59,19 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
         pass.return_floors();
         return;
     }
-    pass.return_floors();
-    if !workload.complete() {
+    // A Rollout on its way out does not wait for what it cannot change any more.
+    if !workload.complete() && pass.obs.rollout.metadata.deletion_timestamp.is_none() {
+        pass.return_floors();
         pass.wake(pass.now + LOOK_AGAIN);
         return;
     }
+    promoted(run, pass, rs);
+}
+
+/// Ends the release: the new revision is stable.
+fn promoted(run: &mut Run<'_>, pass: &mut Pass<'_>, rs: &ReplicaSet) {
+    let workload = run.workload;
+    pass.return_floors();
     let reason = Reason::Promoted { revision: run.release.spec.to.revision.clone() };
     run.working.enter(ReleasePhase::Promoted, &reason, pass.at());
     run.working.status.finished_at = Some(pass.at());
@@ -74,10 +82,27 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     }
     // What is stable first: a restart in between finds the release still running, and ends it again.
     pass.set_stable(Revision { replica_set: rs.id.name.clone(), ..run.release.spec.to.clone() });
-    pass.say(RolloutPhase::Stable, Reason::Stable);
+    if workload.revision == run.release.spec.to.revision {
+        pass.say(RolloutPhase::Stable, Reason::Stable);
+    }
     pass.record_rollout();
     run.working.record(pass, run.release);
     pass.announce(Some(run.release), "Promoted", false, "Promoted", reason);
+}
+
+fn adopted(rs: &ReplicaSet, workload: &Workload) -> bool {
+    rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+}
+
+/// Whether another ReplicaSet of the workload has pods.
+fn others_serve(pass: &Pass<'_>, rs: &ReplicaSet, workload: &Workload) -> bool {
+    let mut others = pass.obs.replica_sets.iter().filter(|other| other.id.uid != rs.id.uid);
+    others.any(|other| other.replicas > 0 && adopted(other, workload))
+}
+
+/// Whether the workload has adopted this ReplicaSet and runs no other.
+pub(super) fn serves_alone(pass: &Pass<'_>, rs: &ReplicaSet, workload: &Workload) -> bool {
+    adopted(rs, workload) && !others_serve(pass, rs, workload)
 }
 
 fn saturated(rs: &ReplicaSet, replicas: i32) -> bool {

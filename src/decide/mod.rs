@@ -53,6 +53,9 @@ pub struct Decision {
 
 /// Decides what is to be done about one Rollout.
 pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
+    // Times come back from the API server with microseconds: with more, what is written would never be what was
+    // meant to be written, and would be written for ever.
+    let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
     let mut pass = pass::Pass::new(observation, now);
     let rollout = &observation.rollout;
     let finalizers = rollout.metadata.finalizers.clone().unwrap_or_default();

@@ -94,6 +94,9 @@ fn changed(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
         slipped(pass, workload);
         return;
     }
+    if is_out(pass, workload) {
+        return;
+    }
     if let Some(veto) = pass.veto_of(&workload.revision).cloned() {
         hold(pass, workload);
         let reason = Reason::Vetoed { revision: veto.revision, release: veto.release, code: veto.reason };
@@ -121,13 +124,50 @@ fn slipped(pass: &mut Pass<'_>, workload: &Workload) {
         pass.say(RolloutPhase::Stable, Reason::Stable);
         return;
     }
-    let reason = Reason::WentPastBrake { detail };
+    unguarded(pass, Reason::WentPastBrake { detail });
+}
+
+fn unguarded(pass: &mut Pass<'_>, reason: Reason) {
     let told = pass.obs.rollout.status.as_ref().and_then(|s| s.phase) == Some(RolloutPhase::Unguarded);
     pass.say(RolloutPhase::Unguarded, reason.clone());
     if !told {
         pass.record_rollout();
         pass.announce(None, "BrakeMissing", true, "Unguarded", reason);
     }
+}
+
+/// The workload's own controller has pods of the change already, and is paused: no release can hold what is out.
+fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
+    let out = pass.obs.replica_sets.iter().find(|rs| {
+        rs.revision == workload.revision
+            && rs.replicas > 0
+            && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+    });
+    let Some(rs) = out else { return false };
+    let held = workload.release_label.is_some();
+    if rs.release.is_some() && workload.release_label.as_deref() == Some(workload.revision.as_str()) {
+        // Belay handed it over, and its Release is gone since: it passed all its steps.
+        pass.push(Effect::FreeWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            held,
+            paused: true,
+        });
+        return true;
+    }
+    if held {
+        // A person goes on or back; Belay's label would keep them from unpausing.
+        pass.push(Effect::UnmarkWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            marked: false,
+            held,
+            unpause: false,
+        });
+    }
+    let detail = "it was paused on its way; go on with kubectl rollout resume, or change it back".to_owned();
+    unguarded(pass, Reason::WentPastBrake { detail });
+    true
 }
 
 /// While a change waits or was rejected, only Belay can unpause the workload.

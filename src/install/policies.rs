@@ -9,7 +9,7 @@ use super::{Options, brake, labels};
 use crate::api;
 
 /// The name of the brake's policy and binding.
-pub const BRAKE: &str = "brake.belay.dev";
+pub use crate::api::BRAKE;
 /// The name of the stamp's policy and binding.
 pub const STAMP: &str = "stamp.belay.dev";
 

@@ -38,7 +38,7 @@ pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), E
         let brake = brake_engaged(client, namespace).await?;
         let (policy, found) = match brake {
             Engaged::Yes => ("stamp.belay.dev", stamp_engaged(client, namespace).await?),
-            other => ("brake.belay.dev", other),
+            other => (api::BRAKE, other),
         };
         let state = match found {
             Engaged::Yes => return Ok(()),

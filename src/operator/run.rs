@@ -163,16 +163,16 @@ async fn serve_pages(
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, OperatorError> {
     let Some(address) = options.listen else { return Ok(None) };
-    // Bound here once to fail at start, with a clear error, rather than later in a task.
-    let probe = tokio::net::TcpListener::bind(address).await;
-    drop(probe.map_err(|source| OperatorError::Listen { address, source })?);
+    let listen = |source| OperatorError::Listen { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
+    info!(address = %listener.local_addr().map_err(listen)?, "probes and figures are served");
     let state = state.clone();
     Ok(Some(tokio::spawn(async move {
         let stop = async move {
             // An error means that the sender is gone: the process ends.
             if stopped.changed().await.is_err() {}
         };
-        if let Err(error) = server::serve(address, state, stop).await {
+        if let Err(error) = server::serve(listener, state, stop).await {
             error!(%error, "pages are not served any more");
         }
     })))

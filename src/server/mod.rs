@@ -2,7 +2,6 @@
 //!
 //! Purpose: `/healthz`, `/readyz`, `/metrics`. May touch: anything. Must never: change anything.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +26,7 @@ pub struct State {
 
 /// Serves the pages until `stop` is done.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     state: Arc<State>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -42,7 +41,6 @@ pub async fn serve(
                 ([(header::CONTENT_TYPE, kind)], metrics.metrics.render())
             }),
         );
-    let listener = TcpListener::bind(address).await?;
     axum::serve(listener, pages).with_graceful_shutdown(stop).await
 }
 

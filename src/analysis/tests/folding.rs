@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{at, pair, plan, pod, reading, series};
+use crate::analysis::evidence::take;
 use crate::analysis::{Finding, Plan, Reading, Sample, Side, Verdict, fold, start_step, verdict};
 use crate::api::evidence::{AnalysisState, Counts, GuardState, Look};
 
@@ -255,6 +256,47 @@ fn a_bad_canary_is_found_by_both_keys_and_more_guards_need_more() {
     assert!(matches!(verdict(&state, &five), Verdict::Collecting { .. }));
     let Verdict::Rollback(finding) = verdict(&failing(&five, 4), &five) else { panic!("still not found") };
     assert_eq!((finding.guard.as_str(), finding.needed_strict), ("a", 500.0));
+}
+
+/// Stable's pods fail 4 and 12 of 1,000; the canary is like the worse of them, which is no fault of its revision.
+#[test]
+fn a_canary_like_the_worse_of_unequal_pods_is_not_rolled_back() {
+    let strict = plan(&[("errors", "1x")]);
+    let samples: Vec<Sample> = (0..=200_i32)
+        .map(|number| {
+            let times = f64::from(number);
+            let stable = [4.0, 12.0, 4.0, 12.0].map(|bad| reading(bad * times, 1000.0 * times));
+            let mut pods = vec![pod("c", Side::Canary, &[reading(12.0 * times, 1000.0 * times)])];
+            pods.extend(
+                stable
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, value)| pod(&index.to_string(), Side::Stable, &[value])),
+            );
+            Sample { at: at(5 * i64::from(number)), outcome: Ok(pods) }
+        })
+        .collect();
+    let state = folded(&strict, &samples);
+    assert!(!matches!(verdict(&state, &strict), Verdict::Rollback(_)), "{}", state.guards[0].strict);
+    let mut unaware = GuardState::default();
+    let mut failed = false;
+    for look in &state.guards[0].recent {
+        let look = Look { spread: 1.0, ..*look };
+        take(&mut unaware, strict.guards[0].tolerance.limit(), strict.planned_looks, &look);
+        failed |= unaware.strict >= 100.0 && unaware.margin >= 10.0;
+    }
+    assert!(failed, "without widening it would be");
+    let widened = state.guards[0].recent.last().unwrap().spread;
+    assert!(widened > 1.5, "{widened}");
+    let replayed = state.guards[0].recent.iter().fold(GuardState::default(), |mut guard, look| {
+        take(&mut guard, strict.guards[0].tolerance.limit(), strict.planned_looks, look);
+        guard
+    });
+    assert_eq!(
+        replayed.strict.to_bits(),
+        state.guards[0].strict.to_bits(),
+        "recorded looks can be repeated exactly"
+    );
 }
 
 #[test]

@@ -132,7 +132,16 @@ fn safety_is_proven_when_it_is_true_and_only_then() {
         assert!(proven.len() >= 196, "{} of 200 at {rate}", proven.len());
         let median = median(proven);
         assert!(median <= 60, "at {rate}: {median} s");
+        let expected =
+            plan(&[("errors", "1.5x + 0.1%")]).expected_seconds_to_proof(rate, 50.0, 950.0).unwrap();
+        let ratio = expected / f64::from(median);
+        assert!((0.6..=1.6).contains(&ratio), "foretold {expected} s, was {median} s at {rate}");
     }
+    assert_eq!(
+        plan(&[("errors", "1x")]).expected_seconds_to_proof(0.01, 0.0, 950.0),
+        None,
+        "no traffic, no proof"
+    );
     for (canary, stable) in [(0.01, 0.001), (0.05, 0.01)] {
         let proven =
             (0..500).filter(|_| run(&mut random, tolerance, |_| (canary, stable)).1.is_some()).count();

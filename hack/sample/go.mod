@@ -1,0 +1,3 @@
+module belay.dev/hack/sample
+
+go 1.26.0

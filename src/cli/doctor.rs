@@ -1,0 +1,448 @@
+//! `doctor`: checks the cluster, the installation and every Rollout, and names a cure for each fault.
+//!
+//! May touch: the cluster, reading only. Must never: change anything, or stop at the first fault.
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, ListParams, PostParams};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+
+use super::args::Doctor;
+use super::failure::{Exit, Failure, Kind};
+use super::seams::{self, InstallOptions};
+use super::session::{Cluster, Session};
+use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
+use crate::api::{ROLLOUT_LABEL, Release, Rollout};
+use crate::report::checks::{CheckResult, ChecksReport};
+
+/// The first minor version whose API server has the policies that the brake is made of.
+const POLICIES_SINCE: u32 = 36;
+const INSTALL: &str = "`belay install` installs it, or brings it up to date";
+
+/// Makes all checks.
+pub async fn run(session: &Session, args: &Doctor) -> Result<Exit, Failure> {
+    let mut report = ChecksReport::default();
+    match session.cluster().await {
+        Ok(cluster) => all(&cluster, args, &mut report).await,
+        Err(failure) => broken(&mut report, "cluster", &failure),
+    }
+    session.print(&report)?;
+    Ok(if report.count(CheckResult::Broken) > 0 { Exit::ERROR } else { Exit::OK })
+}
+
+async fn all(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    if !server(cluster, report).await {
+        return;
+    }
+    let installed = definitions(cluster, report).await;
+    policies(cluster, args, report).await;
+    operator(cluster, args, report).await;
+    rights(cluster, args, report).await;
+    leader(cluster, args, report).await;
+    if installed {
+        rollouts(cluster, args, report).await;
+    }
+}
+
+/// A check that could not be made, or that failed by an error.
+fn broken(report: &mut ChecksReport, name: &str, failure: &Failure) {
+    let result = if failure.kind == Kind::Forbidden { CheckResult::Skipped } else { CheckResult::Broken };
+    let detail =
+        failure.why.clone().map_or_else(|| failure.what.clone(), |why| format!("{}: {why}", failure.what));
+    report.add(name, result, detail, failure.hints.first().map(String::as_str));
+}
+
+async fn server(cluster: &Cluster, report: &mut ChecksReport) -> bool {
+    match cluster.ask("reach the API server", cluster.client.apiserver_version()).await {
+        Ok(info) => {
+            let minor: String = info.minor.chars().take_while(char::is_ascii_digit).collect();
+            let minor: u32 = minor.parse().unwrap_or(0);
+            if minor < POLICIES_SINCE && info.major == "1" {
+                let cure = "the brake needs admission policies of Kubernetes 1.36; without it a change goes out all at once";
+                report.add(
+                    "cluster",
+                    CheckResult::Warning,
+                    format!("{} at {}", info.git_version, cluster.server),
+                    Some(cure),
+                );
+            } else {
+                report.add(
+                    "cluster",
+                    CheckResult::Ok,
+                    format!("{} at {}", info.git_version, cluster.server),
+                    None,
+                );
+            }
+            true
+        }
+        Err(failure) => {
+            broken(report, "cluster", &failure);
+            false
+        }
+    }
+}
+
+async fn definitions(cluster: &Cluster, report: &mut ChecksReport) -> bool {
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let mut installed = true;
+    for own in crate::install::crds() {
+        let name = own["metadata"]["name"].as_str().unwrap_or_default();
+        match cluster.ask(format!("read the definition {name}"), api.get_opt(name)).await {
+            Ok(Some(found)) => {
+                let theirs = serde_json::to_value(&found).unwrap_or_default();
+                if same(&own["spec"]["versions"][0]["schema"], &theirs["spec"]["versions"][0]["schema"]) {
+                    report.add("definitions", CheckResult::Ok, format!("{name} is current"), None);
+                } else {
+                    let detail = format!("{name} is not that of this program's version");
+                    report.add("definitions", CheckResult::Warning, detail, Some(INSTALL));
+                }
+            }
+            Ok(None) => {
+                installed = false;
+                report.add(
+                    "definitions",
+                    CheckResult::Broken,
+                    format!("{name} is not installed"),
+                    Some(INSTALL),
+                );
+            }
+            Err(failure) => broken(report, "definitions", &failure),
+        }
+    }
+    installed
+}
+
+/// Equal JSON; what the server leaves out or writes as another kind of number is no difference.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let null = Value::Null;
+            a.keys().chain(b.keys()).all(|key| same(a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null)))
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        // An empty list or map, and a flag that is off, are left out on the way through the server.
+        (Value::Null, Value::Array(list)) | (Value::Array(list), Value::Null) => list.is_empty(),
+        (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => map.is_empty(),
+        (Value::Null, Value::Bool(false)) | (Value::Bool(false), Value::Null) => true,
+        _ => a == b,
+    }
+}
+
+/// The policies that this version installs: the brake, the authors of commands, what is borrowed.
+async fn policies(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let options = InstallOptions { namespace: args.operator_namespace.clone(), image: None };
+    let mut missing = Vec::new();
+    let mut present = 0;
+    for object in seams::manifests(&options) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if !kind.contains("AdmissionPolicy") {
+            continue;
+        }
+        let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&gvk));
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        match cluster.ask(format!("read the policy {name}"), api.get_opt(name)).await {
+            Ok(Some(_)) => present += 1,
+            Ok(None) => missing.push(format!("{kind} {name}")),
+            Err(failure) => {
+                broken(report, "policies", &failure);
+                return;
+            }
+        }
+    }
+    if missing.is_empty() {
+        report.add(
+            "policies",
+            CheckResult::Ok,
+            format!("all {present} are there: the brake is in the API server"),
+            None,
+        );
+    } else {
+        report.add(
+            "policies",
+            CheckResult::Broken,
+            format!("missing: {}", missing.join(", ")),
+            Some(INSTALL),
+        );
+    }
+}
+
+async fn operator(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let namespace = &args.operator_namespace;
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let found = cluster
+        .ask("look for the operator", api.list(&ListParams::default().labels(OPERATOR_SELECTOR)))
+        .await;
+    let deployment = match found {
+        Ok(list) => list.items.into_iter().next(),
+        Err(failure) => return broken(report, "operator", &failure),
+    };
+    let Some(deployment) = deployment else {
+        let detail = format!("there is none in namespace {namespace}: changes wait, braked");
+        return report.add("operator", CheckResult::Broken, detail, Some(INSTALL));
+    };
+    let status = deployment.status.clone().unwrap_or_default();
+    let name = deployment.name_any();
+    let version = deployment.labels().get(VERSION_LABEL).cloned();
+    if status.available_replicas.unwrap_or(0) == 0 {
+        let cure = format!(
+            "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs deployment/{name}"
+        );
+        return report.add(
+            "operator",
+            CheckResult::Broken,
+            format!("{name} has no available pod"),
+            Some(&cure),
+        );
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    match version {
+        Some(version) if version != own => {
+            let detail = format!("{name} runs {version}, this program is {own}");
+            report.add("operator", CheckResult::Warning, detail, Some("use the same version for both"));
+        }
+        _ => report.add("operator", CheckResult::Ok, format!("{name} is available"), None),
+    }
+}
+
+/// What the operator's account must be allowed to do: verb, group, resource, subresource.
+const RIGHTS: &[(&str, &str, &str, &str)] = &[
+    ("watch", "belay.dev", "rollouts", ""),
+    ("patch", "belay.dev", "rollouts", "status"),
+    ("create", "belay.dev", "releases", ""),
+    ("patch", "belay.dev", "releases", "status"),
+    ("delete", "belay.dev", "releases", ""),
+    ("watch", "apps", "deployments", ""),
+    ("patch", "apps", "deployments", ""),
+    ("watch", "apps", "replicasets", ""),
+    ("create", "apps", "replicasets", ""),
+    ("patch", "apps", "replicasets", ""),
+    ("delete", "apps", "replicasets", ""),
+    ("watch", "", "pods", ""),
+    ("patch", "autoscaling", "horizontalpodautoscalers", ""),
+    ("create", "events.k8s.io", "events", ""),
+];
+
+async fn rights(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let user = format!("system:serviceaccount:{}:belay", args.operator_namespace);
+    let namespace = if args.all_namespaces { None } else { Some(cluster.namespace.clone()) };
+    let asked: Vec<_> = futures::stream::iter(RIGHTS)
+        .map(|right| may(cluster, &user, namespace.clone(), right))
+        .buffered(4)
+        .collect()
+        .await;
+    let mut missing = Vec::new();
+    for ((verb, _, resource, sub), answer) in RIGHTS.iter().zip(asked) {
+        let sub = if sub.is_empty() { String::new() } else { format!("/{sub}") };
+        match answer {
+            Ok(true) => {}
+            Ok(false) => missing.push(format!("{verb} {resource}{sub}")),
+            Err(failure) => return broken(report, "rights", &failure),
+        }
+    }
+    if missing.is_empty() {
+        report.add("rights", CheckResult::Ok, format!("{user} may do what it needs"), None);
+    } else {
+        let detail = format!("{user} may not: {}", missing.join(", "));
+        report.add("rights", CheckResult::Broken, detail, Some(INSTALL));
+    }
+}
+
+async fn may(
+    cluster: &Cluster,
+    user: &str,
+    namespace: Option<String>,
+    (verb, group, resource, sub): &(&str, &str, &str, &str),
+) -> Result<bool, Failure> {
+    let attributes = ResourceAttributes {
+        verb: Some((*verb).to_owned()),
+        group: Some((*group).to_owned()),
+        resource: Some((*resource).to_owned()),
+        subresource: Some((*sub).to_owned()).filter(|sub| !sub.is_empty()),
+        namespace,
+        ..Default::default()
+    };
+    let review = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(user.to_owned()),
+            groups: Some(vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()]),
+            resource_attributes: Some(attributes),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+    let done =
+        cluster.ask("ask what the operator may do", api.create(&PostParams::default(), &review)).await?;
+    Ok(done.status.is_some_and(|status| status.allowed))
+}
+
+async fn leader(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &args.operator_namespace);
+    let leases = match cluster.ask("list the Leases", api.list(&ListParams::default())).await {
+        Ok(list) => list.items,
+        Err(failure) => return broken(report, "leader", &failure),
+    };
+    let Some(lease) = leases.into_iter().find(|lease| lease.name_any().starts_with("belay")) else {
+        let cure = "the operator takes it when it starts; see its logs";
+        return report.add("leader", CheckResult::Warning, "no operator has taken the Lease yet", Some(cure));
+    };
+    let spec = lease.spec.unwrap_or_default();
+    let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+    let age = spec.renew_time.map(|at| crate::report::text::between(at.0, seams::now()));
+    let lasts = u64::try_from(spec.lease_duration_seconds.unwrap_or(15)).unwrap_or(15);
+    match (holder, age) {
+        (Some(holder), Some(age)) if age.as_secs() <= lasts * 2 => {
+            report.add("leader", CheckResult::Ok, format!("{holder} holds the Lease"), None);
+        }
+        (holder, _) => {
+            let detail = holder.map_or("nobody holds the Lease".to_owned(), |holder| {
+                format!("{holder} held the Lease, and does not renew it")
+            });
+            report.add("leader", CheckResult::Broken, detail, Some("see the operator's pods and logs"));
+        }
+    }
+}
+
+async fn rollouts(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let (rollouts, releases): (Api<Rollout>, Api<Release>) = if args.all_namespaces {
+        (Api::all(cluster.client.clone()), Api::all(cluster.client.clone()))
+    } else {
+        (cluster.rollouts(), cluster.releases())
+    };
+    let rollouts = match cluster.ask("list the Rollouts", rollouts.list(&ListParams::default())).await {
+        Ok(list) => list.items,
+        Err(failure) => return broken(report, "rollouts", &failure),
+    };
+    let releases = cluster.ask("list the Releases", releases.list(&ListParams::default())).await;
+    let releases = releases.map(|list| list.items).unwrap_or_default();
+    if rollouts.is_empty() {
+        let cure = "`belay init DEPLOYMENT` writes one; -A looks in all namespaces";
+        report.add("rollouts", CheckResult::Warning, "there is none here", Some(cure));
+    }
+    for rollout in &rollouts {
+        one(cluster, rollout, &releases, report).await;
+    }
+}
+
+async fn one(cluster: &Cluster, rollout: &Rollout, releases: &[Release], report: &mut ChecksReport) {
+    let namespace = rollout.namespace().unwrap_or_default();
+    let name = format!("{namespace}/{}", rollout.name_any());
+    let target = &rollout.spec.workload_ref.name;
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace);
+    let deployment =
+        match cluster.ask(format!("read the Deployment {target}"), deployments.get_opt(target)).await {
+            Ok(Some(deployment)) => deployment,
+            Ok(None) => {
+                let detail = format!("its workload, the Deployment {target}, does not exist");
+                return report.add(
+                    &name,
+                    CheckResult::Broken,
+                    detail,
+                    Some("create the Deployment, or delete the Rollout"),
+                );
+            }
+            Err(failure) => return broken(report, &name, &failure),
+        };
+    let status = rollout.status.clone().unwrap_or_default();
+    let brake = status.conditions.iter().find(|condition| condition.type_ == "BrakeEngaged");
+    let labelled =
+        deployment.labels().get(ROLLOUT_LABEL).map(String::as_str) == Some(rollout.name_any().as_str());
+    match brake {
+        Some(brake) if brake.status == "True" && labelled => {
+            report.add(&name, CheckResult::Ok, "the brake is engaged", None);
+        }
+        Some(brake) if brake.status != "True" => {
+            report.add(
+                &name,
+                CheckResult::Broken,
+                format!("the brake is not engaged: {}", brake.message),
+                Some(INSTALL),
+            );
+        }
+        Some(_) => {
+            let detail = format!(
+                "the Deployment {target} does not carry the label {ROLLOUT_LABEL}={}",
+                rollout.name_any()
+            );
+            let cure = "the operator puts it there; see its logs, and whether another tool takes it away";
+            report.add(&name, CheckResult::Broken, detail, Some(cure));
+        }
+        None => {
+            let cure = "is the operator running, and does it watch this namespace?";
+            report.add(&name, CheckResult::Broken, "the operator has not looked at it yet", Some(cure));
+        }
+    }
+    shutdown(&name, &deployment, report);
+    autoscaler(cluster, &name, &namespace, target, report).await;
+    let running = releases.iter().find(|release| {
+        release.namespace().as_deref() == Some(&namespace)
+            && release.spec.rollout == rollout.name_any()
+            && !super::find::is_final(release)
+    });
+    let silent = running
+        .and_then(|release| release.status.as_ref()?.analysis.as_ref())
+        .filter(|a| a.no_data_since.is_some());
+    if let Some(analysis) = silent {
+        let why = analysis.no_data_reason.clone().unwrap_or_else(|| "the reason is not known".to_owned());
+        let cure = "the release holds until there is data; check spec.analysis.metrics and network policies";
+        report.add(&name, CheckResult::Warning, format!("no metrics: {why}"), Some(cure));
+    }
+}
+
+/// Pods that stop at once on SIGTERM drop requests whenever they are replaced, with Belay or without.
+fn shutdown(name: &str, deployment: &Deployment, report: &mut ChecksReport) {
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.clone()).unwrap_or_default();
+    let hook = pod
+        .containers
+        .iter()
+        .any(|container| container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()));
+    if pod.termination_grace_period_seconds == Some(0) {
+        let cure = "set terminationGracePeriodSeconds above 0: pods are killed in the middle of requests";
+        report.add(name, CheckResult::Warning, "terminationGracePeriodSeconds is 0", Some(cure));
+    } else if !hook {
+        let cure = "fine if it goes on serving for some seconds after SIGTERM; else add a preStop hook that sleeps 5 s";
+        report.add(name, CheckResult::Ok, "no preStop hook", Some(cure));
+    }
+}
+
+async fn autoscaler(cluster: &Cluster, name: &str, namespace: &str, target: &str, report: &mut ChecksReport) {
+    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(cluster.client.clone(), namespace);
+    let Ok(list) = cluster.ask("list the autoscalers", api.list(&ListParams::default())).await else {
+        return;
+    };
+    let found = list.items.into_iter().find(|scaler| {
+        scaler.spec.as_ref().is_some_and(|spec| {
+            spec.scale_target_ref.kind == "Deployment" && spec.scale_target_ref.name == target
+        })
+    });
+    let Some(found) = found else { return };
+    let spec = found.spec.clone().unwrap_or_default();
+    let detail = format!(
+        "the autoscaler {} goes from {} to {} pods; its floor is held during a release",
+        found.name_any(),
+        spec.min_replicas.unwrap_or(1),
+        spec.max_replicas
+    );
+    report.add(name, CheckResult::Ok, detail, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_schema_is_the_same_after_its_way_through_the_server() {
+        assert!(same(&json!({"a": 1.0, "b": null, "c": [], "d": false}), &json!({"a": 1})));
+        assert!(!same(&json!({"a": {"b": [1]}}), &json!({"a": {"b": [2]}})));
+        assert!(!same(&json!({"a": "x"}), &json!({})));
+    }
+}

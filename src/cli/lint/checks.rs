@@ -1,0 +1,290 @@
+//! What `lint` knows beyond the schema: what a Rollout will do, and whether that can work. Pure.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::document::{Node, Tree};
+use crate::api::Rollout;
+use crate::report::lint::Severity;
+use crate::report::seconds;
+
+/// A finding, by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub severity: Severity,
+    pub code: &'static str,
+    pub field: String,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+fn error(code: &'static str, field: String, message: String, help: &str) -> Found {
+    Found { severity: Severity::Error, code, field, message, help: Some(help.to_owned()) }
+}
+
+fn note(code: &'static str, field: &str, message: String, help: &str) -> Found {
+    let help = (!help.is_empty()).then(|| help.to_owned());
+    Found { severity: Severity::Note, code, field: field.to_owned(), message, help }
+}
+
+const STEPS: [i32; 3] = [5, 25, 50];
+const WARM_UP: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The fields of `node` that the schema does not know.
+pub fn unknown_fields(schema: &Value, node: &Node) -> Vec<Found> {
+    let mut found = Vec::new();
+    walk(schema, node, "", &mut found);
+    found
+}
+
+fn walk(schema: &Value, node: &Node, path: &str, found: &mut Vec<Found>) {
+    match &node.value {
+        Tree::List(items) => {
+            for (i, item) in items.iter().enumerate() {
+                walk(&schema["items"], item, &format!("{path}[{i}]"), found);
+            }
+        }
+        Tree::Map(fields) => {
+            let open = schema["x-kubernetes-preserve-unknown-fields"].as_bool() == Some(true)
+                || !schema["additionalProperties"].is_null();
+            let Some(known) = schema["properties"].as_object().filter(|_| !open) else { return };
+            for (key, _, value) in fields {
+                let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    // What the API server itself looks after.
+                    _ if path.is_empty()
+                        && matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status") => {}
+                    Some(inner) => walk(inner, value, &at, found),
+                    None => {
+                        let near = known.keys().min_by_key(|name| distance(name, key));
+                        let near = near.filter(|name| distance(name, key) <= 3);
+                        let help = near.map_or_else(
+                            || {
+                                format!(
+                                    "known here: {}",
+                                    known.keys().cloned().collect::<Vec<_>>().join(", ")
+                                )
+                            },
+                            |name| format!("did you mean {name}?"),
+                        );
+                        found.push(error("unknown-field", at, format!("unknown field {key}"), &help));
+                    }
+                }
+            }
+        }
+        Tree::Scalar(_) => {}
+    }
+}
+
+/// Letters to change to get from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.to_lowercase().chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Checks a Rollout that the schema accepts. `replicas`: the pods of its workload, if known.
+pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
+    let mut found = Vec::new();
+    weights(rollout, replicas, &mut found);
+    let analysis = rollout.spec.analysis.clone().unwrap_or_default();
+    if analysis.guards.is_empty() {
+        found.push(note(
+            "no-guards",
+            if rollout.spec.analysis.is_some() { "spec.analysis" } else { "spec" },
+            "this Rollout has no guards: a release advances by time only, and only crashing or unready pods stop it"
+                .to_owned(),
+            "add spec.analysis.guards with a metric, for example the share of failed requests",
+        ));
+    } else {
+        durations(rollout, &mut found);
+    }
+    for (i, guard) in analysis.guards.iter().enumerate() {
+        let at = format!("spec.analysis.guards[{i}].ratio");
+        if let Err(why) = tolerance(&guard.ratio.tolerate) {
+            let message = format!("cannot read the tolerance: {why}");
+            let help = "write it as `1.2x + 0.1%`: a factor of at least 1, then optionally percentage points";
+            found.push(error("tolerate", format!("{at}.tolerate"), message, help));
+        }
+        for (part, counter) in [("bad", &guard.ratio.bad), ("total", &guard.ratio.total)] {
+            let Some(text) = &counter.matches else { continue };
+            if let Err(why) = matchers(text) {
+                let help = "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"";
+                found.push(error(
+                    "match",
+                    format!("{at}.{part}.match"),
+                    format!("cannot read the matchers: {why}"),
+                    help,
+                ));
+            }
+        }
+        if guard.ratio.bad == guard.ratio.total {
+            let message = "bad and total count the same events: the share is always 100 %".to_owned();
+            let help = "narrow `bad` with a match, such as code=~\"5..\"";
+            found.push(error("bad-is-total", format!("{at}.bad"), message, help));
+        }
+    }
+    found
+}
+
+/// What whole pods make of a weight: the nearest that can be reached beside `stable` pods, in percent.
+pub fn reachable(stable: u32, weight: i32) -> f64 {
+    let (n, w) = (f64::from(stable.max(1)), f64::from(weight.clamp(1, 99)));
+    let canary = (n * w / (100.0 - w)).ceil().max(1.0);
+    100.0 * canary / (n + canary)
+}
+
+fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {
+    let own = rollout
+        .spec
+        .strategy
+        .as_ref()
+        .map(|strategy| &strategy.canary.steps)
+        .filter(|steps| !steps.is_empty());
+    let Some(replicas) = replicas else { return };
+    let weights: Vec<i32> =
+        own.map_or(STEPS.to_vec(), |steps| steps.iter().map(|step| step.weight).collect());
+    for (i, weight) in weights.iter().enumerate().filter(|(_, weight)| (1..=50).contains(*weight)) {
+        let real = reachable(replicas, *weight);
+        if (real - f64::from(*weight)).abs() > 5.0 {
+            let field = if own.is_some() {
+                format!("spec.strategy.canary.steps[{i}].weight")
+            } else {
+                "spec".to_owned()
+            };
+            found.push(note(
+                "weight-by-pods",
+                &field,
+                format!("with {replicas} pods a weight of {weight} % becomes {real:.0} %: weight is made of whole pods"),
+                "choose weights that whole pods can make, or run more pods",
+            ));
+        }
+    }
+}
+
+fn durations(rollout: &Rollout, found: &mut Vec<Found>) {
+    let analysis = rollout.spec.analysis.clone().unwrap_or_default();
+    let warm_up = analysis.warm_up.map_or(WARM_UP, Duration::from);
+    let interval = analysis.interval.map_or(INTERVAL, Duration::from);
+    let steps = rollout.spec.strategy.iter().flat_map(|strategy| strategy.canary.steps.iter());
+    for (i, step) in steps.enumerate() {
+        let Some(min) = step.min_duration.map(Duration::from) else { continue };
+        if min < warm_up + interval {
+            found.push(note(
+                "short-step",
+                &format!("spec.strategy.canary.steps[{i}].minDuration"),
+                format!(
+                    "no proof is possible within {}: pods count after {} (warmUp), and looks are {} apart (interval)",
+                    seconds(min),
+                    seconds(warm_up),
+                    seconds(interval)
+                ),
+                "the step takes longer than minDuration; raise it, or lower spec.analysis.warmUp",
+            ));
+        }
+    }
+}
+
+/// Reads a tolerance: the factor, and the percentage points.
+pub fn tolerance(text: &str) -> Result<(f64, f64), String> {
+    let (factor, points) = match text.split_once('+') {
+        Some((factor, points)) => (factor.trim(), Some(points.trim())),
+        None => (text.trim(), None),
+    };
+    let number = |text: &str| {
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+        plain.then(|| text.parse::<f64>().ok()).flatten().filter(|n| n.is_finite())
+    };
+    let factor = factor.strip_suffix('x').ok_or("the factor must end with x")?;
+    let factor = number(factor).ok_or_else(|| format!("{factor:?} is not a number"))?;
+    if factor < 1.0 {
+        return Err(format!("the factor {factor} is below 1"));
+    }
+    let Some(points) = points else { return Ok((factor, 0.0)) };
+    let points = points.strip_suffix('%').ok_or("the second part must end with %")?.trim_end();
+    let points = number(points).ok_or_else(|| format!("{points:?} is not a number"))?;
+    Ok((factor, points))
+}
+
+/// Reads label matchers as in PromQL, without braces.
+pub fn matchers(text: &str) -> Result<(), String> {
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let (name, tail) = rest.split_at(end);
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(format!("a label name is expected at {rest:?}"));
+        }
+        let tail = tail.trim_start();
+        let tail = ["=~", "!~", "!=", "="].iter().find_map(|op| tail.strip_prefix(op));
+        let tail = tail.ok_or_else(|| format!("after {name} one of = != =~ !~ is expected"))?.trim_start();
+        let value = tail
+            .strip_prefix('"')
+            .ok_or_else(|| format!("the value of {name} must stand in double quotes"))?;
+        let close =
+            closing_quote(value).ok_or_else(|| format!("the value of {name} has no closing quote"))?;
+        rest = value[close + 1..].trim_start();
+        if let Some(next) = rest.strip_prefix(',') {
+            rest = next.trim_start();
+        } else if !rest.is_empty() {
+            return Err(format!("a comma is expected at {rest:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (i, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return Some(i),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerances() {
+        assert_eq!(tolerance("1.2x + 0.1%"), Ok((1.2, 0.1)));
+        assert_eq!(tolerance("2x"), Ok((2.0, 0.0)));
+        for bad in ["", "1.2", "0.5x", "x", "1.2x + 0.1", "1.2x +", "1e3x", "infx"] {
+            assert!(tolerance(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn label_matchers() {
+        for good in ["", "code=~\"5..\"", "code=~\"5..\", method!=\"GET\",", "a=\"x\\\"y\""] {
+            assert_eq!(matchers(good), Ok(()), "{good}");
+        }
+        for bad in ["{a=\"b\"}", "code", "code=5", "code=\"5", "a=\"b\" c=\"d\"", "1a=\"b\""] {
+            assert!(matchers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whole_pods_make_the_weight() {
+        assert_eq!(reachable(3, 10).round(), 25.0);
+        assert_eq!(reachable(20, 5).round(), 9.0);
+        assert_eq!(reachable(4, 50).round(), 50.0);
+        assert_eq!(distance("minDuration", "minDuratoin"), 2);
+    }
+}

@@ -1,0 +1,529 @@
+//! One release: what it changes, where it stands, the evidence, what people asked, what happened.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Report, Scene, release_text, text};
+use crate::api::evidence::Counts;
+use crate::api::release::Verb;
+use crate::api::rollout::{Confidence, Revision};
+use crate::api::{Release, ReleasePhase};
+
+/// The bounds that the evidence of one guard has to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Needs {
+    /// Evidence that the canary is worse at all.
+    pub strict: f64,
+    /// Evidence that it is beyond the tolerance.
+    pub margin: f64,
+    /// Evidence that it is safe.
+    pub safe: f64,
+}
+
+/// What the report needs to know from the decision engine.
+pub trait Evidence {
+    /// The bounds of each of `guards` guards.
+    fn needs(&self, confidence: Confidence, guards: usize) -> Needs;
+    /// The paragraph about one guard, when the engine has words for it.
+    fn words(&self, release: &Release, guard: &str) -> Option<String>;
+}
+
+/// One release.
+#[derive(Serialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseReport {
+    /// Name of the Release.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Name of its Rollout.
+    pub rollout: String,
+    /// Name of the workload.
+    pub workload: String,
+    /// The how-many-eth attempt with this revision.
+    pub attempt: i32,
+    /// The moment this report speaks of.
+    pub at: Timestamp,
+    /// What the release is doing, as in the API.
+    pub phase: ReleasePhase,
+    /// Whether nothing more happens.
+    pub finished: bool,
+    /// Why it is in this phase, as a code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is in this phase, in one sentence, and if it waits, for what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The revision that served at the start.
+    pub from: RevisionReport,
+    /// The revision that is to serve.
+    pub to: RevisionReport,
+    /// Containers whose image differs.
+    pub images: Vec<ImageChange>,
+    /// The steps.
+    pub steps: Vec<StepReport>,
+    /// The present step; absent before the first and after the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<PresentStep>,
+    /// Share of the new version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<WeightReport>,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// When the Release was created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    /// When the first canary pod was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// From start to end, or to now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_seconds: Option<u64>,
+    /// Looks at the metrics so far.
+    pub looks: u32,
+    /// Why there is no data now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_data: Option<NoData>,
+    /// The guards with their evidence.
+    pub guards: Vec<GuardReport>,
+    /// What people asked for.
+    pub commands: Vec<CommandEntry>,
+    /// What happened, oldest first.
+    pub timeline: Vec<Event>,
+    /// How to go on now: what for, and the command.
+    pub next: Vec<NextStep>,
+}
+
+/// A revision.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionReport {
+    /// Digest of the pod template.
+    pub revision: String,
+    /// The ReplicaSet that runs it.
+    pub replica_set: String,
+    /// `container=image`.
+    pub images: Vec<String>,
+}
+
+impl From<&Revision> for RevisionReport {
+    fn from(of: &Revision) -> Self {
+        Self { revision: of.revision.clone(), replica_set: of.replica_set.clone(), images: of.images.clone() }
+    }
+}
+
+/// A container whose image differs.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageChange {
+    /// The container.
+    pub container: String,
+    /// The image it had; absent for a new container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The image it gets; absent when the container goes away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// A step of the plan.
+#[derive(Serialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// From 1.
+    pub number: u32,
+    /// In percent.
+    pub weight: i32,
+    /// Least time.
+    pub min_seconds: u64,
+    /// Time after which missing proof is inconclusive.
+    pub max_seconds: u64,
+    /// Whether it waits for a person.
+    pub pause: bool,
+    /// Whether it is passed.
+    pub passed: bool,
+}
+
+/// The step a release is at, and its clock.
+#[derive(Serialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PresentStep {
+    /// From 1.
+    pub number: u32,
+    /// Of how many.
+    pub of: u32,
+    /// Seconds at this weight, as the step's clock counts them.
+    pub elapsed_seconds: u64,
+    /// Whether the clock runs.
+    pub running: bool,
+    /// Whether the step waits for a person who has not come yet.
+    pub waits_for_person: bool,
+}
+
+/// Share of the new version.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightReport {
+    /// What the step asks for, in percent.
+    pub desired: i32,
+    /// What whole pods make of it.
+    pub reachable: i32,
+    /// What is reached now.
+    pub reached: i32,
+    /// Canary pods wanted.
+    pub canary_pods: i32,
+    /// Stable pods that serve.
+    pub stable_pods: i32,
+}
+
+/// The metrics source is silent.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NoData {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One guard.
+#[derive(Serialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardReport {
+    /// Its name.
+    pub name: String,
+    /// What it tolerates.
+    pub tolerate: String,
+    /// Whether there was a look with data yet.
+    pub seen: bool,
+    /// The canary's events since the start.
+    pub canary: Share,
+    /// Stable's events since the start.
+    pub stable: Share,
+    /// How much is proven, and how much is needed.
+    pub evidence: EvidenceReport,
+    /// The whole in sentences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+}
+
+/// Bad events among all.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    /// Bad events.
+    pub bad: f64,
+    /// All events.
+    pub total: f64,
+    /// Their share; absent without events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
+}
+
+/// The three e-values of a guard.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceReport {
+    /// That the canary is worse at all; a rollback needs this and the next.
+    pub worse: Proof,
+    /// That the canary is beyond the tolerance.
+    pub beyond_tolerance: Proof,
+    /// That the canary is safe, in the present step; an advance needs this.
+    pub safe: Proof,
+}
+
+/// An e-value and its bound.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// How much there is.
+    pub value: f64,
+    /// How much is needed.
+    pub needs: f64,
+    /// Whether that is reached.
+    pub reached: bool,
+}
+
+impl Proof {
+    fn new(value: f64, needs: f64) -> Self {
+        // JSON has no infinity; such a value is beyond every bound anyhow.
+        Self { value: if value.is_finite() { value } else { f64::MAX }, needs, reached: value >= needs }
+    }
+}
+
+/// What a person asked for, and the answer.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandEntry {
+    /// What was asked.
+    pub verb: Verb,
+    /// Of which step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<i32>,
+    /// Of all steps.
+    pub full: bool,
+    /// Who.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the operator took it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received_at: Option<Timestamp>,
+    /// Whether it was done; absent before the operator has answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<bool>,
+    /// The operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// One thing that happened.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What, as a code.
+    pub reason: String,
+    /// At which step, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// In one sentence.
+    pub message: String,
+}
+
+/// A way to go on.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NextStep {
+    /// What for.
+    pub to: String,
+    /// The command.
+    pub run: String,
+}
+
+impl ReleaseReport {
+    /// The report of a release at the moment `now`.
+    pub fn new(release: &Release, now: Timestamp, engine: &dyn Evidence) -> Self {
+        let spec = &release.spec;
+        let status = release.status.clone().unwrap_or_default();
+        let name = release.metadata.name.clone().unwrap_or_default();
+        let namespace = release.metadata.namespace.clone().unwrap_or_default();
+        let count = u32::try_from(spec.steps.len()).unwrap_or(u32::MAX);
+        let finished = status.phase.is_final();
+        let started_at = status.started_at.as_ref().map(|at| at.0);
+        let finished_at = status.finished_at.as_ref().map(|at| at.0);
+        let promoted = status.phase == ReleasePhase::Promoted;
+        let steps = (1..)
+            .zip(&spec.steps)
+            .map(|(number, step)| StepReport {
+                number,
+                weight: step.weight,
+                min_seconds: Duration::from(step.min_duration).as_secs(),
+                max_seconds: Duration::from(step.max_duration).as_secs(),
+                pause: step.pause,
+                passed: promoted || number <= status.step.index,
+            })
+            .collect();
+        let at_step = usize::try_from(status.step.index).ok().and_then(|index| spec.steps.get(index));
+        let entered = status.step.entered_at.is_some() || started_at.is_some();
+        let step = at_step.filter(|_| entered).map(|plan| PresentStep {
+            number: status.step.index + 1,
+            of: count,
+            elapsed_seconds: elapsed(&status.step, finished_at.unwrap_or(now)),
+            running: status.step.running_since.is_some() && !finished,
+            waits_for_person: plan.pause && !status.step.approved && !finished,
+        });
+        let analysis = status.analysis.clone().unwrap_or_default();
+        let mut report = Self {
+            namespace,
+            rollout: spec.rollout.clone(),
+            workload: spec.workload.name.clone(),
+            attempt: spec.attempt,
+            at: now,
+            phase: status.phase,
+            finished,
+            reason: status.reason,
+            message: status.message,
+            from: (&spec.from).into(),
+            to: (&spec.to).into(),
+            images: image_changes(&spec.from.images, &spec.to.images),
+            steps,
+            step,
+            weight: status.weight.map(|weight| WeightReport {
+                desired: weight.desired,
+                reachable: weight.reachable,
+                reached: weight.reached,
+                canary_pods: weight.canary_pods,
+                stable_pods: weight.stable_pods,
+            }),
+            paused: status.paused,
+            created_at: release.metadata.creation_timestamp.as_ref().map(|at| at.0),
+            started_at,
+            finished_at,
+            took_seconds: started_at.map(|from| text::between(from, finished_at.unwrap_or(now)).as_secs()),
+            looks: analysis.looks,
+            no_data: analysis
+                .no_data_since
+                .as_ref()
+                .map(|since| NoData { since: since.0, reason: analysis.no_data_reason.clone() }),
+            guards: guards(release, engine),
+            commands: commands(release),
+            timeline: status
+                .timeline
+                .iter()
+                .map(|entry| Event {
+                    at: entry.at.0,
+                    reason: entry.reason.clone(),
+                    step: entry.step,
+                    message: entry.message.clone(),
+                })
+                .collect(),
+            next: Vec::new(),
+            name,
+        };
+        report.next = next_steps(&report);
+        report
+    }
+}
+
+impl Report for ReleaseReport {
+    const KIND: &'static str = "Release";
+
+    fn text(&self, scene: &Scene) -> String {
+        release_text::story(self, scene)
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![format!("release/{}", self.name)]
+    }
+}
+
+/// The seconds that a step's clock shows.
+fn elapsed(step: &crate::api::release::StepStatus, now: Timestamp) -> u64 {
+    let before = Duration::try_from_secs_f64(step.elapsed_seconds).unwrap_or_default();
+    let since = step.running_since.as_ref().map_or(Duration::ZERO, |since| text::between(since.0, now));
+    (before + since).as_secs()
+}
+
+/// Compares `container=image` lists.
+pub fn image_changes(before: &[String], after: &[String]) -> Vec<ImageChange> {
+    let split = |entry: &String| {
+        let (container, image) = entry.split_once('=').unwrap_or(("", entry));
+        (container.to_owned(), image.to_owned())
+    };
+    let before: Vec<_> = before.iter().map(split).collect();
+    let after: Vec<_> = after.iter().map(split).collect();
+    let image = |list: &[(String, String)], container: &str| {
+        list.iter().find(|(name, _)| name == container).map(|(_, image)| image.clone())
+    };
+    let gone = before.iter().filter(|(name, _)| image(&after, name).is_none());
+    after
+        .iter()
+        .chain(gone)
+        .map(|(container, _)| ImageChange {
+            container: container.clone(),
+            before: image(&before, container),
+            after: image(&after, container),
+        })
+        .filter(|change| change.before != change.after)
+        .collect()
+}
+
+fn guards(release: &Release, engine: &dyn Evidence) -> Vec<GuardReport> {
+    let Some(analysis) = &release.spec.analysis else { return Vec::new() };
+    let state = release.status.as_ref().and_then(|status| status.analysis.as_ref());
+    let needs = engine.needs(analysis.confidence.unwrap_or_default(), analysis.guards.len());
+    analysis
+        .guards
+        .iter()
+        .map(|guard| {
+            let found = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name));
+            let known = found.cloned().unwrap_or_default();
+            let Counts { canary_bad, canary_total, stable_bad, stable_total } = known.totals;
+            GuardReport {
+                name: guard.name.clone(),
+                tolerate: guard.ratio.tolerate.clone(),
+                seen: found.is_some_and(|state| state.totals != Counts::default()),
+                canary: share(canary_bad, canary_total),
+                stable: share(stable_bad, stable_total),
+                evidence: EvidenceReport {
+                    worse: Proof::new(known.strict, needs.strict),
+                    beyond_tolerance: Proof::new(known.margin, needs.margin),
+                    safe: Proof::new(known.safe, needs.safe),
+                },
+                words: engine.words(release, &guard.name),
+            }
+        })
+        .collect()
+}
+
+fn share(bad: f64, total: f64) -> Share {
+    Share { bad, total, percent: (total > 0.0).then(|| 100.0 * bad / total) }
+}
+
+fn commands(release: &Release) -> Vec<CommandEntry> {
+    let answers = release.status.as_ref().map(|status| status.commands.as_slice()).unwrap_or_default();
+    release
+        .spec
+        .commands
+        .iter()
+        .enumerate()
+        .map(|(i, command)| {
+            let answer = answers.get(i);
+            CommandEntry {
+                verb: command.verb,
+                step: command.step,
+                full: command.full,
+                by: command.by.clone(),
+                reason: command.reason.clone(),
+                received_at: answer.map(|answer| answer.received_at.0),
+                accepted: answer.map(|answer| answer.accepted),
+                message: answer.and_then(|answer| answer.message.clone()),
+            }
+        })
+        .collect()
+}
+
+/// What a person can do now.
+fn next_steps(report: &ReleaseReport) -> Vec<NextStep> {
+    let run = |to: &str, command: &str| NextStep {
+        to: to.to_owned(),
+        run: format!("belay {command} {} -n {}", report.rollout, report.namespace),
+    };
+    let abort = || run("roll back now", "abort");
+    match report.phase {
+        ReleasePhase::Pending => vec![run("follow it", "status --watch"), abort()],
+        ReleasePhase::Progressing => {
+            vec![
+                run("follow it", "status --watch"),
+                run("leave this step without waiting", "promote"),
+                abort(),
+            ]
+        }
+        ReleasePhase::Paused if report.paused => vec![run("let it go on", "resume"), abort()],
+        ReleasePhase::Paused => {
+            let mut next = Vec::new();
+            if report.step.as_ref().is_some_and(|step| step.waits_for_person) {
+                next.push(run("let the step go on", "approve"));
+            }
+            next.extend([run("leave this step without waiting", "promote"), abort()]);
+            next
+        }
+        ReleasePhase::Promoting | ReleasePhase::RollingBack => vec![run("follow it", "status --watch")],
+        ReleasePhase::Promoted => vec![run("go back to the template before", "undo")],
+        ReleasePhase::RolledBack => vec![
+            run("try the same change again", "retry"),
+            run("put the stable template back into the workload", "undo"),
+        ],
+        ReleasePhase::Superseded => vec![run("see what runs now", "status")],
+    }
+}
