@@ -4,9 +4,22 @@
 //! person who runs the tests is never used by itself. Without a cluster each test prints `SKIPPED` and passes,
 //! unless `CI` or `BELAY_REQUIRE_CLUSTER=1` is set.
 
+mod bad_input;
 mod brake;
+mod changes;
+mod commands;
+mod crash;
 mod crds;
 mod install;
+mod kill;
+mod load;
+mod metrics;
+mod operator;
+mod proxy;
+mod record;
+mod releases;
+mod rest;
+mod scene;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -241,25 +254,36 @@ impl Drop for Namespace {
             eprintln!("kept: namespace {}", self.name);
             return;
         }
-        // Also on failure, when the test's own runtime is no more.
-        let name = self.name.clone();
-        let thread = std::thread::spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-                return;
+        delete_blocking("", &resource("v1", "Namespace"), &self.name);
+    }
+}
+
+/// Deletes an object, also on failure, when the test's own runtime is no more.
+fn delete_blocking(namespace: &str, kind: &ApiResource, name: &str) {
+    let (namespace, kind, object) = (namespace.to_owned(), kind.clone(), name.to_owned());
+    let thread = std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        let deleted: Result<(), String> = runtime.block_on(async {
+            let client = connected(&kubeconfig()?, None, &[]).await?;
+            let api: Api<DynamicObject> = if namespace.is_empty() {
+                Api::all_with(client, &kind)
+            } else {
+                Api::namespaced_with(client, &namespace, &kind)
             };
-            let deleted = runtime.block_on(async {
-                let client = connected(&kubeconfig()?, None, &[]).await?;
-                let api: Api<DynamicObject> = Api::all_with(client, &resource("v1", "Namespace"));
-                let params = DeleteParams::background();
-                let answer = tokio::time::timeout(Duration::from_secs(20), api.delete(&name, &params)).await;
-                answer.map_err(|e| e.to_string())?.map(|_| ()).map_err(|e| e.to_string())
-            });
-            if let Err(error) = deleted {
-                eprintln!("namespace {name} is left behind: {error}");
+            let params = DeleteParams::background();
+            let answer = tokio::time::timeout(Duration::from_secs(20), api.delete(&object, &params)).await;
+            match answer.map_err(|e| e.to_string())? {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                other => other.map(|_| ()).map_err(|e| e.to_string()),
             }
         });
-        let _ = thread.join();
-    }
+        if let Err(error) = deleted {
+            eprintln!("{} {object} is left behind: {error}", kind.kind);
+        }
+    });
+    let _ = thread.join();
 }
 
 /// A plain Deployment of the sample program, as a person would write it.

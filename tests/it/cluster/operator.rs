@@ -1,0 +1,214 @@
+//! The operator under test: the real program, as a child process with the operator's own credentials.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, DeleteParams, DynamicObject};
+use serde_json::Value;
+
+use super::{Env, PATIENCE, resource};
+
+/// Lines of the log that are kept, and that are printed when a test fails.
+const KEPT: usize = 4000;
+const PRINTED: usize = 60;
+
+/// What the process said.
+#[derive(Default)]
+struct Log {
+    lines: VecDeque<String>,
+    count: usize,
+    panics: Vec<String>,
+    address: Option<String>,
+}
+
+impl Log {
+    fn take(&mut self, line: String) {
+        self.count += 1;
+        if line.contains("panicked") {
+            self.panics.push(line.clone());
+        }
+        if line.contains("probes and figures are served")
+            && let Ok(entry) = serde_json::from_str::<Value>(&line)
+        {
+            let address = entry.pointer("/fields/address").or_else(|| entry.get("address"));
+            self.address = address.and_then(Value::as_str).map(ToOwned::to_owned);
+        }
+        if self.lines.len() == KEPT {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+}
+
+/// An operator that governs one namespace.
+pub struct Operator {
+    child: Option<Child>,
+    namespace: String,
+    kubeconfig: PathBuf,
+    env: Env,
+    log: Arc<Mutex<Log>>,
+}
+
+impl Operator {
+    /// Starts it with the kubeconfig of the operator's account, and waits until it knows all objects.
+    pub async fn start(env: &Env, namespace: &str) -> Self {
+        Self::start_with(env, namespace, own_kubeconfig()).await
+    }
+
+    /// Starts it with a kubeconfig of the test's own.
+    pub async fn start_with(env: &Env, namespace: &str, kubeconfig: PathBuf) -> Self {
+        let mut operator = Self {
+            child: None,
+            namespace: namespace.to_owned(),
+            kubeconfig,
+            env: env.clone(),
+            log: Arc::default(),
+        };
+        operator.spawn();
+        operator.wait_until_ready().await;
+        operator
+    }
+
+    fn spawn(&mut self) {
+        self.log.lock().unwrap().address = None;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_belay"))
+            .args(["operator", "--namespace", &self.namespace, "--listen", "127.0.0.1:0"])
+            .args(["--lease-name", &lease_name(&self.namespace), "--log-format", "json"])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("RUST_LOG", "belay=debug")
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        for stream in [Box::new(out) as Box<dyn Read + Send>, Box::new(err)] {
+            let log = self.log.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    log.lock().unwrap().take(line);
+                }
+            });
+        }
+        self.child = Some(child);
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let started = Instant::now();
+        loop {
+            assert!(self.is_running(), "the operator ended by itself");
+            if self.page("/readyz").await.is_ok_and(|(status, _)| status == 200) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the operator does not become ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills the process with no warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; the wait tells no more.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Starts it again after [`Self::kill`]; does not wait. The lease of the process that was killed is taken away,
+    /// as its lapse would do some seconds later.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.drop_lease().await;
+        self.spawn();
+    }
+
+    async fn drop_lease(&self) {
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.env.admin.clone(),
+            "belay-system",
+            &resource("coordination.k8s.io/v1", "Lease"),
+        );
+        match api.delete(&lease_name(&self.namespace), &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("the lease cannot be deleted: {error}"),
+        }
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
+    }
+
+    /// A page of the operator: status and body.
+    pub async fn page(&self, path: &str) -> Result<(u16, String), String> {
+        let address = self.log.lock().unwrap().address.clone();
+        let address = address.ok_or("the operator has not said where it listens")?;
+        super::load::get(&address, path, "operator").await
+    }
+
+    /// The sum of a figure over the series whose labels contain `labels`.
+    pub async fn figure(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.page("/metrics").await.unwrap();
+        let of_name = text.lines().filter(|l| l.starts_with(name) && l.contains(labels));
+        of_name.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Lines of the log so far, over all restarts.
+    pub fn lines(&self) -> usize {
+        self.log.lock().unwrap().count
+    }
+
+    /// Whether a line of the kept log contains the text.
+    pub fn said(&self, text: &str) -> bool {
+        self.log.lock().unwrap().lines.iter().any(|l| l.contains(text))
+    }
+
+    /// Asserts that it runs, answers, and never panicked.
+    pub async fn assert_healthy(&mut self) {
+        assert!(self.is_running(), "the operator ended by itself");
+        assert_eq!(self.page("/healthz").await.map(|(status, _)| status), Ok(200));
+        let panics = self.log.lock().unwrap().panics.clone();
+        assert!(panics.is_empty(), "the operator panicked: {panics:?}");
+    }
+
+    fn print(&self) {
+        let log = self.log.lock().unwrap();
+        let skipped = log.lines.len().saturating_sub(PRINTED);
+        eprintln!("--- the last lines of the operator of {} ({} in all)", self.namespace, log.count);
+        for line in log.lines.iter().skip(skipped) {
+            eprintln!("{line}");
+        }
+        eprintln!("---");
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            self.print();
+        }
+        let name = lease_name(&self.namespace);
+        super::delete_blocking("belay-system", &resource("coordination.k8s.io/v1", "Lease"), &name);
+    }
+}
+
+fn lease_name(namespace: &str) -> String {
+    format!("belay-{namespace}")
+}
+
+/// The kubeconfig of the operator's account, beside the one that the tests were given.
+pub fn own_kubeconfig() -> PathBuf {
+    let given = super::kubeconfig().unwrap();
+    let folder = std::env::var_os("BELAY_KUBECONFIG_DIR").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| given.parent().unwrap().to_owned());
+    let names = ["belay.kubeconfig", "belay"];
+    let found = names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{} has no kubeconfig of the user belay", folder.display()))
+}
