@@ -172,7 +172,7 @@ pub struct Uninstall {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-    /// Leave the custom resource definitions, and with them the Rollouts and the history
+    /// Leave the custom resource definitions
     #[arg(long)]
     pub keep_crds: bool,
     /// How long to wait for running releases to end
@@ -367,15 +367,21 @@ pub struct Undo {
 /// Flags of `operator`. The namespace is the global one; without it, all are watched.
 #[derive(Args, Debug, Clone)]
 pub struct Operator {
-    /// Address of the probes and metrics
+    /// Address of the probes and of the operator's own metrics
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     pub listen: std::net::SocketAddr,
-    /// Namespace of the lease that keeps a second operator from writing at the same time
-    #[arg(long, default_value = crate::api::OPERATOR_NAMESPACE, value_name = "NAME")]
+    /// Serve neither probes nor metrics
+    #[arg(long, conflicts_with = "listen")]
+    pub no_listen: bool,
+    /// Namespace of the Lease by which several operators agree on one
+    #[arg(long, env = "POD_NAMESPACE", default_value = crate::api::OPERATOR_NAMESPACE, value_name = "NAME")]
     pub lease_namespace: String,
-    /// Name of that lease
-    #[arg(long, default_value = "belay", value_name = "NAME")]
+    /// Name of that Lease
+    #[arg(long, default_value = super::operator::LEASE, value_name = "NAME")]
     pub lease_name: String,
+    /// The name of this operator in the Lease and in events; default: host and process
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub instance: Option<String>,
     /// Name of the admission policy and binding that hold changes back
     #[arg(long, default_value = crate::api::BRAKE, value_name = "NAME")]
     pub brake: String,

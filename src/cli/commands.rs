@@ -124,19 +124,6 @@ async fn give(session: &Session, ask: &Ask<'_>) -> Result<Exit, Failure> {
     }
 }
 
-/// Aborts one release by name, without waiting for the answer: whoever uninstalls waits for the end.
-pub(super) async fn abort_for_uninstall(cluster: &Cluster, name: &str) -> Result<(), Failure> {
-    let reason = Some("Belay is being uninstalled".to_owned());
-    let order = Order { name: None, release: None, reason, dry_run: false, no_wait: true };
-    let what = format!("abort the release {name}");
-    let release = cluster.ask(&what, cluster.releases().get(name)).await?;
-    let patch = patch(&Ask { verb: Verb::Abort, order: &order, step: None, full: false }, &release, None)?;
-    cluster
-        .ask(&what, cluster.releases().patch(name, &params(), &Patch::<Release>::Json(json_patch(patch)?)))
-        .await?;
-    Ok(())
-}
-
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(super::release::MANAGER.to_owned()), ..Default::default() }
 }

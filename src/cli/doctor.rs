@@ -9,16 +9,17 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, ListParams, PostParams};
-use kube::core::{DynamicObject, GroupVersionKind};
+use kube::core::{DynamicObject, GroupVersionKind, TypeMeta};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use super::args::Doctor;
 use super::failure::{Exit, Failure, Kind};
-use super::seams::{self, InstallOptions};
 use super::session::{Cluster, Session};
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
 use crate::api::{ROLLOUT_LABEL, Release, Rollout};
+use crate::clock;
+use crate::install::{self, Options};
 use crate::report::checks::{CheckResult, ChecksReport};
 
 /// The first minor version whose API server has the policies that the brake is made of.
@@ -91,7 +92,7 @@ async fn server(cluster: &Cluster, report: &mut ChecksReport) -> bool {
 async fn definitions(cluster: &Cluster, report: &mut ChecksReport) -> bool {
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     let mut installed = true;
-    for own in crate::install::crds() {
+    for own in install::crds() {
         let name = own["metadata"]["name"].as_str().unwrap_or_default();
         match cluster.ask(format!("read the definition {name}"), api.get_opt(name)).await {
             Ok(Some(found)) => {
@@ -137,20 +138,18 @@ fn same(a: &Value, b: &Value) -> bool {
 
 /// The policies that this version installs: the brake, the authors of commands, what is borrowed.
 async fn policies(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
-    let options = InstallOptions { namespace: args.operator_namespace.clone(), image: None };
+    let manifests = install::objects(&Options::in_namespace(&args.operator_namespace));
     let mut missing = Vec::new();
     let mut present = 0;
-    for object in seams::manifests(&options) {
-        let kind = object["kind"].as_str().unwrap_or_default();
-        if !kind.contains("AdmissionPolicy") {
-            continue;
-        }
-        let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+    let text = |object: &Value, field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    for object in manifests.iter().filter(|object| text(object, "kind").contains("AdmissionPolicy")) {
+        let types = TypeMeta { api_version: text(object, "apiVersion"), kind: text(object, "kind") };
+        let Ok(gvk) = GroupVersionKind::try_from(&types) else { continue };
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&gvk));
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        match cluster.ask(format!("read the policy {name}"), api.get_opt(name)).await {
+        let name = text(&object["metadata"], "name");
+        match cluster.ask(format!("read the policy {name}"), api.get_opt(&name)).await {
             Ok(Some(_)) => present += 1,
-            Ok(None) => missing.push(format!("{kind} {name}")),
+            Ok(None) => missing.push(format!("{} {name}", types.kind)),
             Err(failure) => {
                 broken(report, "policies", &failure);
                 return;
@@ -290,13 +289,13 @@ async fn leader(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
         Ok(list) => list.items,
         Err(failure) => return broken(report, "leader", &failure),
     };
-    let Some(lease) = leases.into_iter().find(|lease| lease.name_any().starts_with("belay")) else {
+    let Some(lease) = leases.into_iter().find(|lease| lease.name_any() == super::operator::LEASE) else {
         let cure = "the operator takes it when it starts; see its logs";
         return report.add("leader", CheckResult::Warning, "no operator has taken the Lease yet", Some(cure));
     };
     let spec = lease.spec.unwrap_or_default();
     let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
-    let age = spec.renew_time.map(|at| crate::report::text::between(at.0, seams::now()));
+    let age = spec.renew_time.map(|at| crate::report::text::between(at.0, clock::now()));
     let lasts = u64::try_from(spec.lease_duration_seconds.unwrap_or(15)).unwrap_or(15);
     match (holder, age) {
         (Some(holder), Some(age)) if age.as_secs() <= lasts * 2 => {

@@ -27,7 +27,7 @@ using Belay does not.";
 pub(super) const UNINSTALL: &str = "\
 Examples:
   belay uninstall
-  belay uninstall --yes --keep-crds         # keeps the Rollouts and the history
+  belay uninstall --yes --keep-crds
 
 Running releases are ended first: weight 0, canary removed, everything borrowed given back. A change
 that was not promoted stays in its Deployment, paused; `kubectl rollout resume` lets it out,

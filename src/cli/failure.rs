@@ -41,8 +41,7 @@ pub enum Kind {
     Unreachable,
     /// The cluster or the operator said no.
     Refused,
-    /// This build does not contain it.
-    NotBuilt,
+
     /// It took too long.
     TimedOut,
     /// The user interrupted.
@@ -70,7 +69,7 @@ impl Kind {
             Self::Forbidden => "forbidden",
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
-            Self::NotBuilt => "notBuilt",
+
             Self::TimedOut => "timedOut",
             Self::Interrupted => "interrupted",
             Self::BrokenPipe => "brokenPipe",
@@ -195,7 +194,7 @@ fn indent(text: &str, by: &str) -> String {
 }
 
 /// The causes of an error, outermost first, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut parts: Vec<String> = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
@@ -206,6 +205,36 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     parts.join(": ")
+}
+
+impl From<crate::install::Error> for Failure {
+    fn from(error: crate::install::Error) -> Self {
+        use crate::install::Error;
+        match &error {
+            Error::Request { action, object, source } => {
+                Self::cluster(format!("failed to {action} {object}"), source)
+            }
+            Error::Deadline { .. } => {
+                Self::new(Kind::Unreachable, "failed to reach the cluster").because(chain(&error))
+            }
+            Error::StillEnding { .. } | Error::StillThere { .. } | Error::NotInEffect { .. } => {
+                Self::new(Kind::TimedOut, "failed to finish")
+                    .because(chain(&error))
+                    .hint("run the same command again; what is done stays done")
+            }
+            _ => Self::new(Kind::Failed, "failed to make the manifests").because(chain(&error)),
+        }
+    }
+}
+
+impl From<crate::operator::OperatorError> for Failure {
+    fn from(error: crate::operator::OperatorError) -> Self {
+        let failure = Self::new(Kind::Failed, "failed to run the operator").because(chain(&error));
+        match error {
+            crate::operator::OperatorError::NotInstalled => failure.hint("`belay install` installs them"),
+            _ => failure,
+        }
+    }
 }
 
 impl From<crate::report::RenderError> for Failure {

@@ -8,10 +8,10 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::Instant;
 
 use super::failure::{Exit, Failure, Kind};
-use super::seams::{self, Engine};
 use super::session::{Cluster, Session};
 use super::status::{timestamp, within};
 use crate::api::{Release, ReleasePhase};
+use crate::clock;
 use crate::report::release::ReleaseReport;
 use crate::report::release_text;
 
@@ -32,7 +32,7 @@ pub async fn to_end(
         tokio::select! {
             change = changes.next() => match change {
                 Some(Ok(Some(release))) => {
-                    let report = ReleaseReport::new(&release, seams::now(), &Engine);
+                    let report = ReleaseReport::new(&release, clock::now());
                     screen.show(&report);
                     if report.finished {
                         screen.end();
@@ -56,7 +56,7 @@ pub async fn to_end(
             },
             _ = tick.tick() => {
                 if let Some(release) = &seen {
-                    screen.clock(&ReleaseReport::new(release, seams::now(), &Engine));
+                    screen.clock(&ReleaseReport::new(release, clock::now()));
                 }
             }
             _ = tokio::signal::ctrl_c() => {

@@ -5,8 +5,8 @@ use kube::ResourceExt;
 use super::args::{Explain, History};
 use super::failure::{Exit, Failure, Kind};
 use super::find;
-use super::seams::{self, Engine};
 use super::session::Session;
+use crate::clock;
 use crate::report::history::HistoryReport;
 use crate::report::release::ReleaseReport;
 
@@ -18,7 +18,7 @@ pub async fn history(session: &Session, args: &History) -> Result<Exit, Failure>
     let items = releases
         .iter()
         .take(args.limit.unwrap_or(usize::MAX))
-        .map(|release| ReleaseReport::new(release, seams::now(), &Engine).into())
+        .map(|release| ReleaseReport::new(release, clock::now()).into())
         .collect();
     session.print(&HistoryReport {
         rollout: rollout.name_any(),
@@ -34,7 +34,7 @@ pub async fn explain(session: &Session, args: &Explain) -> Result<Exit, Failure>
     if let Some(name) = args.name.as_deref().map(find::bare) {
         let found = cluster.ask(format!("read the Release {name}"), cluster.releases().get_opt(name)).await?;
         if let Some(release) = found {
-            session.print(&ReleaseReport::new(&release, seams::now(), &Engine))?;
+            session.print(&ReleaseReport::new(&release, clock::now()))?;
             return Ok(Exit::OK);
         }
     }
@@ -55,6 +55,6 @@ pub async fn explain(session: &Session, args: &Explain) -> Result<Exit, Failure>
         .because("there was none yet")
         .hint(format!("`belay status {}` shows where it stands", rollout.name_any())));
     };
-    session.print(&ReleaseReport::new(release, seams::now(), &Engine))?;
+    session.print(&ReleaseReport::new(release, clock::now()))?;
     Ok(Exit::OK)
 }

@@ -5,40 +5,41 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{DeleteParams, ListParams};
-use kube::{Api, ResourceExt};
+use kube::Api;
+use kube::api::ListParams;
 
 use super::args::{Crds, Format, Install, Uninstall};
 use super::failure::{Exit, Failure, Kind};
-use super::seams::{self, InstallOptions};
 use super::session::{Cluster, Session};
 use super::version::OPERATOR_SELECTOR;
-use crate::api::{OPERATOR_NAMESPACE, Release, Rollout};
-use crate::report::objects::ObjectsReport;
-use crate::report::{seconds, yaml};
+use crate::api::OPERATOR_NAMESPACE;
+use crate::install::{self, Change, Options, Outcome};
+use crate::report::objects::{ObjectReport, ObjectsReport};
+use crate::report::seconds;
 
-fn options(session: &Session, image: Option<String>) -> InstallOptions {
+fn options(session: &Session, image: Option<String>) -> Options {
     let namespace = session.global.namespace.clone().unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
-    InstallOptions { namespace, image }
+    let usual = Options::in_namespace(&namespace);
+    Options { image: image.unwrap_or_else(|| usual.image.clone()), ..usual }
 }
 
 /// Applies the manifests, or prints them.
 pub async fn install(session: &Session, args: &Install) -> Result<Exit, Failure> {
     let options = options(session, args.image.clone());
-    let manifests = seams::manifests(&options);
     if args.dry_run {
+        let manifests = install::objects(&options);
         if session.global.output == Format::Json {
             let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": manifests});
             session.out(&format!("{list:#}\n"))?;
         } else {
-            session.out(&seams::manifests_yaml(&manifests)?)?;
+            session.out(&install::render_yaml(&manifests)?)?;
         }
         return Ok(Exit::OK);
     }
     let cluster = session.cluster().await?;
-    let (objects, warning) = seams::apply(&cluster.client, &options).await?;
-    if let Some(warning) = warning {
-        session.say(warning);
+    let done = install::install(&cluster.client, &options, false).await?;
+    if !done.policies {
+        session.say(&format!("warning: {}", install::WITHOUT_POLICIES));
     }
     if !args.no_wait {
         session.say("Waiting for the operator to be available ...");
@@ -46,8 +47,30 @@ pub async fn install(session: &Session, args: &Install) -> Result<Exit, Failure>
     }
     let message =
         format!("Installed. `{} init DEPLOYMENT` writes a Rollout for a Deployment.", session.program);
-    session.print(&ObjectsReport { objects, message })?;
+    session.print(&ObjectsReport { objects: rows(done.outcomes), message })?;
     Ok(Exit::OK)
+}
+
+fn rows(done: Vec<Outcome>) -> Vec<ObjectReport> {
+    done.into_iter()
+        .map(|outcome| {
+            // `Kind/name` or `Kind/namespace/name`.
+            let parts: Vec<&str> = outcome.object.split('/').collect();
+            let (kind, namespace, name) = match parts.as_slice() {
+                [kind, namespace, name] => (*kind, Some((*namespace).to_owned()), *name),
+                [kind, name] => (*kind, None, *name),
+                _ => ("", None, outcome.object.as_str()),
+            };
+            let done = match outcome.change {
+                Change::Created => "created",
+                Change::Changed => "configured",
+                Change::Unchanged => "unchanged",
+                Change::Removed => "removed",
+                Change::Absent => "was not there",
+            };
+            ObjectReport { kind: kind.to_owned(), name: name.to_owned(), namespace, done: done.to_owned() }
+        })
+        .collect()
 }
 
 async fn available(cluster: &Cluster, namespace: &str) -> Result<(), Failure> {
@@ -94,111 +117,35 @@ pub async fn uninstall(session: &Session, args: &Uninstall) -> Result<Exit, Fail
                 .because("there is no terminal")
                 .hint("`belay uninstall --yes` does not ask"));
         }
-        let what = if args.keep_crds {
-            "Running releases are ended."
-        } else {
-            "Rollouts and history are deleted, running releases ended."
-        };
-        let question = format!("Remove Belay from {}? {what} Workloads go on serving.", cluster.server);
+        let question = format!(
+            "Remove Belay from {}? Running releases are ended, Rollouts and history deleted. Workloads go on serving.",
+            cluster.server
+        );
         if !session.confirm(&question)? {
             session.say("Nothing was changed.");
             return Ok(Exit::ERROR);
         }
     }
-    if args.keep_crds {
-        end_releases_only(session, &cluster, args.timeout).await?;
-    } else {
-        delete_rollouts(session, &cluster, args.timeout).await?;
+    let ending = install::end_releases(&cluster.client, args.timeout, |progress| {
+        session.say(&format!("Ending {} ...", progress.left.join(", ")));
+    });
+    tokio::select! {
+        ended = ending => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Failure::new(Kind::Interrupted, "the Rollouts are being deleted; nothing else was removed yet")
+                .hint("run the command again to go on"));
+        }
     }
-    let done = seams::remove(&cluster.client, &options, args.keep_crds).await?;
+    let mut objects = install::objects(&options);
+    if args.keep_crds {
+        objects.retain(|object| object["kind"] != "CustomResourceDefinition");
+    }
+    let done = install::remove(&cluster.client, &objects).await?;
     session.print(&ObjectsReport {
-        objects: done,
+        objects: rows(done),
         message: "Removed. Workloads go on serving.".to_owned(),
     })?;
     Ok(Exit::OK)
-}
-
-/// Deletes every Rollout; its finalizer gives back everything that was borrowed.
-async fn delete_rollouts(session: &Session, cluster: &Cluster, patience: Duration) -> Result<(), Failure> {
-    let all: Api<Rollout> = Api::all(cluster.client.clone());
-    let listed = cluster.ask("list the Rollouts", all.list(&ListParams::default())).await;
-    let rollouts = match listed {
-        Ok(list) => list.items,
-        // Without the definition there is nothing to end.
-        Err(failure) if failure.kind == Kind::NotFound => return Ok(()),
-        Err(failure) => return Err(failure),
-    };
-    for rollout in &rollouts {
-        let (name, namespace) = (rollout.name_any(), rollout.namespace().unwrap_or_default());
-        session.say(&format!("Deleting the Rollout {namespace}/{name} ..."));
-        let api: Api<Rollout> = Api::namespaced(cluster.client.clone(), &namespace);
-        let deleted = cluster
-            .ask(format!("delete the Rollout {name}"), api.delete(&name, &DeleteParams::default()))
-            .await;
-        match deleted {
-            Err(failure) if failure.kind != Kind::NotFound => return Err(failure),
-            _ => {}
-        }
-    }
-    wait_until(cluster, patience, "the Rollouts to go away", async || {
-        let left = cluster.ask("list the Rollouts", all.list(&ListParams::default())).await?.items;
-        Ok(left
-            .iter()
-            .map(|rollout| format!("{}/{}", rollout.namespace().unwrap_or_default(), rollout.name_any()))
-            .collect())
-    })
-    .await
-}
-
-/// With the definitions the Rollouts stay, so that each running release has to be ended by a command first.
-async fn end_releases_only(session: &Session, cluster: &Cluster, patience: Duration) -> Result<(), Failure> {
-    let all: Api<Release> = Api::all(cluster.client.clone());
-    let running = async || -> Result<Vec<String>, Failure> {
-        let list = match cluster.ask("list the Releases", all.list(&ListParams::default())).await {
-            Ok(list) => list.items,
-            Err(failure) if failure.kind == Kind::NotFound => Vec::new(),
-            Err(failure) => return Err(failure),
-        };
-        Ok(list
-            .iter()
-            .filter(|release| !super::find::is_final(release))
-            .map(|release| format!("{}/{}", release.namespace().unwrap_or_default(), release.name_any()))
-            .collect())
-    };
-    for release in running().await? {
-        session.say(&format!("Aborting the release {release} ..."));
-        let (namespace, name) = release.split_once('/').unwrap_or(("", &release));
-        let there = Cluster { namespace: namespace.to_owned(), ..cluster.clone() };
-        super::commands::abort_for_uninstall(&there, name).await?;
-    }
-    wait_until(cluster, patience, "the releases to end", running).await
-}
-
-async fn wait_until(
-    _: &Cluster,
-    patience: Duration,
-    what: &str,
-    left: impl AsyncFn() -> Result<Vec<String>, Failure>,
-) -> Result<(), Failure> {
-    let begun = tokio::time::Instant::now();
-    loop {
-        let left = left().await?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() > patience {
-            return Err(Failure::new(Kind::TimedOut, format!("failed to wait for {what}"))
-                .because(format!("left after {}: {}", seconds(patience), left.join(", ")))
-                .hint("`belay doctor` checks whether the operator runs: it gives back what a release has borrowed")
-                .hint("nothing was removed; run the command again, with a longer --timeout if needed"));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = tokio::signal::ctrl_c() => {
-                return Err(Failure::new(Kind::Interrupted, "nothing was removed yet").hint("run the command again to go on"));
-            }
-        }
-    }
 }
 
 /// Prints the definitions of the custom resources.
@@ -206,7 +153,7 @@ pub fn crds(session: &Session, args: &Crds) -> Result<Exit, Failure> {
     if let Some(folder) = &args.write {
         return write_files(session, folder);
     }
-    let all = crate::install::crds();
+    let all = install::crds();
     match session.global.output {
         Format::Json => {
             let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": all});
@@ -219,8 +166,7 @@ pub fn crds(session: &Session, args: &Crds) -> Result<Exit, Failure> {
             }
         }
         Format::Text | Format::Yaml => {
-            let texts: Vec<String> = all.iter().map(yaml).collect::<Result<_, _>>()?;
-            session.out(&texts.join("---\n"))?;
+            session.out(&install::render_yaml(&all)?)?;
         }
     }
     Ok(Exit::OK)
@@ -228,7 +174,7 @@ pub fn crds(session: &Session, args: &Crds) -> Result<Exit, Failure> {
 
 /// Writes all manifests of this version into a folder.
 fn write_files(session: &Session, folder: &Path) -> Result<Exit, Failure> {
-    for (name, text) in seams::files()? {
+    for (name, text) in install::files()? {
         let path = folder.join(name);
         std::fs::write(&path, text)
             .map_err(|error| Failure::io(format!("failed to write {}", path.display()), &error))?;

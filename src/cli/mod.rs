@@ -9,7 +9,6 @@ mod commands;
 mod examples;
 pub mod failure;
 pub mod logging;
-pub mod seams;
 pub mod session;
 
 mod completion;

@@ -13,7 +13,7 @@ use super::args::Release as Args;
 use super::failure::{Exit, Failure, Kind};
 use super::session::{Cluster, Session};
 use super::template::{self, Change};
-use super::{find, follow, seams};
+use super::{find, follow};
 use crate::api::{Release, Rollout, RolloutPhase};
 use crate::report::change::{ChangeReport, differences};
 
@@ -107,7 +107,7 @@ pub(super) fn braked(rollout: &Rollout) -> Result<(), Failure> {
 
 /// A revision that was rejected would wait for ever.
 fn not_vetoed(rollout: &Rollout, change: &Change) -> Result<(), Failure> {
-    let revision = seams::revision(&change.after);
+    let revision = crate::decide::revision(&change.after);
     let vetoed =
         rollout.status.iter().flat_map(|status| &status.vetoed).find(|veto| veto.revision == revision);
     vetoed.map_or(Ok(()), |veto| Err(rejected(rollout, Some(&veto.release))))

@@ -8,13 +8,12 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use kube::api::ApiResource;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 
 use super::args::{Format, Global};
 use super::failure::{Failure, Kind};
-use super::seams;
 use crate::api::{Release, Rollout};
+use crate::cluster::{ClientError, Target};
 use crate::report::{Report, Scene, render};
 
 /// How this command prints, and whom it talks to.
@@ -27,14 +26,12 @@ pub struct Session {
     pub live: bool,
     color: bool,
     err_color: bool,
-    width: usize,
 }
 
 impl Session {
     /// Looks at the terminal and the environment.
     pub fn new(global: Global, program: String) -> Self {
         let no_color = global.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
         let live = std::io::stderr().is_terminal() && !global.quiet && global.output == Format::Text;
         Self {
             global,
@@ -42,17 +39,16 @@ impl Session {
             live,
             color: std::io::stdout().is_terminal() && !no_color,
             err_color: std::io::stderr().is_terminal() && !no_color,
-            width,
         }
     }
 
     /// The surroundings of a text: the present moment, time zone, colours.
     pub fn scene(&self) -> Scene {
         Scene {
-            now: seams::now(),
+            now: crate::clock::now(),
             zone: jiff::tz::TimeZone::system(),
             color: self.color,
-            width: self.width,
+            width: 100,
             program: self.program.clone(),
         }
     }
@@ -68,7 +64,6 @@ impl Session {
     }
 
     /// Writes data to standard output.
-    #[expect(clippy::unused_self, reason = "only a session prints")]
     pub fn out(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         stdout
@@ -106,37 +101,25 @@ impl Session {
         }
     }
 
+    /// Which cluster is meant.
+    pub fn target(&self) -> Target {
+        Target { kubeconfig: self.global.kubeconfig.clone(), context: self.global.context.clone() }
+    }
+
     /// Connects to the cluster of the kubeconfig, or to the one this program runs in.
     pub async fn cluster(&self) -> Result<Cluster, Failure> {
         let tried = "failed to find out which cluster to talk to";
         let hint =
             "set --kubeconfig or KUBECONFIG to a kubeconfig file, and --context to one of its contexts";
-        let options = KubeConfigOptions { context: self.global.context.clone(), ..Default::default() };
-        let config = if let Some(file) = &self.global.kubeconfig {
-            let read = Kubeconfig::read_from(file)
-                .map_err(|error| Failure::new(Kind::Failed, tried).because(error.to_string()).hint(hint))?;
-            Config::from_custom_kubeconfig(read, &options).await
-        } else {
-            Config::from_kubeconfig(&options).await
+        let refused = |error: ClientError| {
+            Failure::new(Kind::Failed, tried).because(super::failure::chain(&error)).hint(hint)
         };
-        let mut config = match config {
-            Ok(config) => config,
-            // Inside a pod there is no kubeconfig, but a service account.
-            Err(error) if self.global.kubeconfig.is_none() && self.global.context.is_none() => {
-                Config::incluster()
-                    .map_err(|_| Failure::new(Kind::Failed, tried).because(error.to_string()).hint(hint))?
-            }
-            Err(error) => {
-                return Err(Failure::new(Kind::Failed, tried).because(error.to_string()).hint(hint));
-            }
-        };
+        let mut config = self.target().config().await.map_err(refused)?;
         config.connect_timeout = Some(self.global.request_timeout);
-        // A failed request is reported at once; the user decides whether to try again.
-        config.default_retry = false;
+
         let namespace = self.global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
-            .map_err(|error| Failure::new(Kind::Failed, tried).because(error.to_string()).hint(hint))?;
+        let client = crate::cluster::client(config).map_err(refused)?;
         Ok(Cluster { client, namespace, server, limit: self.global.request_timeout })
     }
 }

@@ -5,10 +5,10 @@ use kube::{Api, ResourceExt};
 
 use super::args::{Format, List, Status};
 use super::failure::{Exit, Failure};
-use super::seams::{self, Engine};
 use super::session::{Cluster, Session};
 use super::{find, follow};
 use crate::api::{Release, Rollout};
+use crate::clock;
 use crate::report::release::ReleaseReport;
 use crate::report::rollout::{ListItem, ListReport, RolloutReport, StatusListReport, StatusReport};
 use crate::report::{release_text, seconds};
@@ -41,8 +41,7 @@ async fn one(cluster: &Cluster, name: Option<&str>) -> Result<StatusReport, Fail
 
 async fn picture(cluster: &Cluster, rollout: &Rollout) -> Result<StatusReport, Failure> {
     let releases = find::releases(cluster, &rollout.name_any()).await?;
-    let release =
-        find::present(rollout, &releases).map(|release| ReleaseReport::new(release, seams::now(), &Engine));
+    let release = find::present(rollout, &releases).map(|release| ReleaseReport::new(release, clock::now()));
     Ok(StatusReport { rollout: rollout.into(), release })
 }
 
@@ -103,7 +102,7 @@ async fn watch(session: &Session, cluster: &Cluster, args: &Status) -> Result<Ex
 
 /// The present moment for plain lines, to the second in UTC.
 pub(super) fn timestamp() -> String {
-    seams::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Lists the Rollouts.
@@ -126,7 +125,7 @@ pub async fn list(session: &Session, args: &List) -> Result<Exit, Failure> {
                     && release.spec.rollout == rollout.name_any()
                     && !find::is_final(release)
             });
-            let report = running.map(|release| ReleaseReport::new(release, seams::now(), &Engine));
+            let report = running.map(|release| ReleaseReport::new(release, clock::now()));
             ListItem {
                 rollout: RolloutReport::from(rollout),
                 step: report.as_ref().map(release_text::step_words),

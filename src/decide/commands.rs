@@ -3,8 +3,8 @@
 use super::pass::Pass;
 use super::reason::{Passed, Reason};
 use super::status::Working;
-use crate::api::Release;
 use crate::api::release::{Command, CommandStatus, Verb};
+use crate::api::{Release, ReleaseStatus};
 
 /// What the commands of this pass come to.
 #[derive(Debug, Default)]
@@ -33,6 +33,25 @@ pub(super) fn take(pass: &Pass<'_>, release: &Release, working: &mut Working) ->
         }
     }
     wishes
+}
+
+/// Answers what has no answer yet while the release is on its way back. An abort that a process took up before it
+/// ended, or that came just too late, has what it asked for.
+pub(super) fn answer_at_the_end(
+    pass: &Pass<'_>,
+    release: &Release,
+    status: &mut ReleaseStatus,
+    rejected: bool,
+) {
+    let name = release.metadata.name.as_deref().unwrap_or_default();
+    for command in release.spec.commands.iter().skip(status.commands.len()) {
+        let accepted = command.verb == Verb::Abort && rejected;
+        status.commands.push(CommandStatus {
+            received_at: pass.at(),
+            accepted,
+            message: (!accepted).then(|| format!("{name} is over; its weight is 0")),
+        });
+    }
 }
 
 fn one(release: &Release, working: &mut Working, command: &Command, wishes: &mut Wishes) -> Option<String> {

@@ -1,6 +1,7 @@
 //! When no release runs: what is stable, what waits, and whether a release starts.
 
 use super::effect::Effect;
+use super::handover;
 use super::observation::{Brake, Workload};
 use super::pass::{Pass, identity, is_final};
 use super::plan;
@@ -137,6 +138,7 @@ fn unguarded(pass: &mut Pass<'_>, reason: Reason) {
 }
 
 /// The workload's own controller has pods of the change already, and is paused: no release can hold what is out.
+/// When there are no others it is what serves: so after a workload was scaled up from zero in a release.
 fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     let out = pass.obs.replica_sets.iter().find(|rs| {
         rs.revision == workload.revision
@@ -144,6 +146,12 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
             && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
     });
     let Some(rs) = out else { return false };
+    if handover::serves_alone(pass, rs, workload) {
+        let present = present_revision(pass, workload);
+        pass.set_stable(present.clone());
+        at_rest(pass, workload, &present);
+        return true;
+    }
     let held = workload.release_label.is_some();
     if rs.release.is_some() && workload.release_label.as_deref() == Some(workload.revision.as_str()) {
         // Belay handed it over, and its Release is gone since: it passed all its steps.

@@ -26,10 +26,13 @@ pub(super) struct Working {
 }
 
 impl Working {
-    /// The latest that is known: what this process remembers, else what is written.
+    /// The latest that is known: what this process remembers if it goes on from what is written, else what is
+    /// written. It does not after a pass that was cut off between its writes.
     pub fn load(release: &Release, memory: Option<&Memory>) -> Self {
         let uid = release.metadata.uid.as_deref().unwrap_or_default();
-        let remembered = memory.filter(|m| m.release_uid == uid);
+        let written = release.status.as_ref();
+        let remembered =
+            memory.filter(|m| m.release_uid == uid && written.is_none_or(|w| goes_on(&m.status, w)));
         let status =
             remembered.map(|m| m.status.clone()).or_else(|| release.status.clone()).unwrap_or_default();
         Self { status, written_at: remembered.and_then(|m| m.written_at), recorded: false }
@@ -126,6 +129,13 @@ impl Working {
             written_at: self.written_at,
         }
     }
+}
+
+/// Whether what is remembered came after what is written.
+fn goes_on(remembered: &ReleaseStatus, written: &ReleaseStatus) -> bool {
+    remembered.step.index >= written.step.index
+        && remembered.commands.len() >= written.commands.len()
+        && written.timeline.last().is_none_or(|last| remembered.timeline.contains(last))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -26,15 +26,17 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
         return;
     }
     let name = pass.rollout_id().name;
+    let of_another = |label: &str| label != name;
     if let Some(workload) = pass.workload()
-        && workload.rollout_label.as_deref() == Some(name.as_str())
+        && (workload.rollout_label.is_some() || workload.release_label.is_some())
+        && !workload.rollout_label.as_deref().is_some_and(of_another)
     {
         let serves = pass.status.stable.as_ref().is_some_and(|s| s.revision == workload.revision);
         let held = workload.release_label.is_some();
         pass.push(Effect::UnmarkWorkload {
             workload: workload.id.clone(),
             generation: workload.generation,
-            marked: true,
+            marked: workload.rollout_label.is_some(),
             held,
             // Only what the brake paused: at rest a person may have paused it.
             unpause: workload.paused && held && serves,

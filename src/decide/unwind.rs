@@ -1,5 +1,6 @@
 //! The way back: the canary's weight goes at once, then what was borrowed, then the record.
 
+use super::commands;
 use super::effect::Effect;
 use super::observation::{ReplicaSet, Workload};
 use super::pass::Pass;
@@ -54,6 +55,7 @@ pub(super) fn unwind(
     if rejected {
         pass.veto(&release.spec.to.revision, name, reason.code());
     }
+    commands::answer_at_the_end(pass, release, &mut working.status, rejected);
     let gone = ours.is_none();
     if gone {
         working.status.phase = end;

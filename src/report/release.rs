@@ -6,29 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Report, Scene, release_text, text};
+use crate::analysis::{GuardPlan, Plan, explain, explanation_text};
 use crate::api::evidence::Counts;
 use crate::api::release::Verb;
-use crate::api::rollout::{Confidence, Revision};
+use crate::api::rollout::{Guard, Revision};
 use crate::api::{Release, ReleasePhase};
-
-/// The bounds that the evidence of one guard has to reach.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Needs {
-    /// Evidence that the canary is worse at all.
-    pub strict: f64,
-    /// Evidence that it is beyond the tolerance.
-    pub margin: f64,
-    /// Evidence that it is safe.
-    pub safe: f64,
-}
-
-/// What the report needs to know from the decision engine.
-pub trait Evidence {
-    /// The bounds of each of `guards` guards.
-    fn needs(&self, confidence: Confidence, guards: usize) -> Needs;
-    /// The paragraph about one guard, when the engine has words for it.
-    fn words(&self, release: &Release, guard: &str) -> Option<String>;
-}
 
 /// One release.
 #[derive(Serialize, Clone, Debug, PartialEq)]
@@ -312,7 +294,7 @@ pub struct NextStep {
 
 impl ReleaseReport {
     /// The report of a release at the moment `now`.
-    pub fn new(release: &Release, now: Timestamp, engine: &dyn Evidence) -> Self {
+    pub fn new(release: &Release, now: Timestamp) -> Self {
         let spec = &release.spec;
         let status = release.status.clone().unwrap_or_default();
         let name = release.metadata.name.clone().unwrap_or_default();
@@ -375,7 +357,7 @@ impl ReleaseReport {
                 .no_data_since
                 .as_ref()
                 .map(|since| NoData { since: since.0, reason: analysis.no_data_reason.clone() }),
-            guards: guards(release, engine),
+            guards: guards(release),
             commands: commands(release),
             timeline: status
                 .timeline
@@ -438,32 +420,32 @@ pub fn image_changes(before: &[String], after: &[String]) -> Vec<ImageChange> {
         .collect()
 }
 
-fn guards(release: &Release, engine: &dyn Evidence) -> Vec<GuardReport> {
+fn guards(release: &Release) -> Vec<GuardReport> {
     let Some(analysis) = &release.spec.analysis else { return Vec::new() };
+    // The operator refuses a plan that cannot be resolved, and says so in the release's message.
+    let Ok(plan) = Plan::resolve(analysis, release.spec.planned_looks) else { return Vec::new() };
     let state = release.status.as_ref().and_then(|status| status.analysis.as_ref());
-    let needs = engine.needs(analysis.confidence.unwrap_or_default(), analysis.guards.len());
-    analysis
-        .guards
-        .iter()
-        .map(|guard| {
-            let found = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name));
-            let known = found.cloned().unwrap_or_default();
-            let Counts { canary_bad, canary_total, stable_bad, stable_total } = known.totals;
-            GuardReport {
-                name: guard.name.clone(),
-                tolerate: guard.ratio.tolerate.clone(),
-                seen: found.is_some_and(|state| state.totals != Counts::default()),
-                canary: share(canary_bad, canary_total),
-                stable: share(stable_bad, stable_total),
-                evidence: EvidenceReport {
-                    worse: Proof::new(known.strict, needs.strict),
-                    beyond_tolerance: Proof::new(known.margin, needs.margin),
-                    safe: Proof::new(known.safe, needs.safe),
-                },
-                words: engine.words(release, &guard.name),
-            }
-        })
-        .collect()
+    let report = |(guard, planned): (&Guard, &GuardPlan)| {
+        let found = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name));
+        let known = found.cloned().unwrap_or_default();
+        let Counts { canary_bad, canary_total, stable_bad, stable_total } = known.totals;
+        let seen = known.totals != Counts::default();
+        let words = seen.then(|| explanation_text(&explain(&known, planned, &plan), ""));
+        GuardReport {
+            name: guard.name.clone(),
+            tolerate: guard.ratio.tolerate.clone(),
+            seen,
+            canary: share(canary_bad, canary_total),
+            stable: share(stable_bad, stable_total),
+            evidence: EvidenceReport {
+                worse: Proof::new(known.strict, plan.needed_strict()),
+                beyond_tolerance: Proof::new(known.margin, plan.needed_margin),
+                safe: Proof::new(known.safe, plan.needed_safe()),
+            },
+            words: words.map(|words| words.split_whitespace().collect::<Vec<_>>().join(" ")),
+        }
+    };
+    analysis.guards.iter().zip(&plan.guards).map(report).collect()
 }
 
 fn share(bad: f64, total: f64) -> Share {

@@ -271,30 +271,9 @@ pub(super) fn run(scene: &Scene, command: &str) -> String {
 }
 
 fn guard_words(guard: &GuardReport, report: &ReleaseReport) -> String {
-    if let Some(words) = &guard.words {
-        return words.clone();
-    }
-    if !guard.seen {
-        return format!("Guard {}: no data in {}.", guard.name, plural(report.looks as usize, "look"));
-    }
-    let share = |share: &Share| match share.percent {
-        Some(value) => format!("{} of {} ({})", count(share.bad), count(share.total), percent(value)),
-        None => "no events".to_owned(),
-    };
-    let proof =
-        |proof: &super::release::Proof| format!("{} (needs {})", evidence(proof.value), count(proof.needs));
-    format!(
-        "Guard {}: canary {} against stable {}. Evidence that it is worse: {}. Evidence that it is beyond the \
-         tolerance {}: {}. Evidence that it is safe, in this step: {}. {}.",
-        guard.name,
-        share(&guard.canary),
-        share(&guard.stable),
-        proof(&guard.evidence.worse),
-        guard.tolerate,
-        proof(&guard.evidence.beyond_tolerance),
-        proof(&guard.evidence.safe),
-        plural(report.looks as usize, "look"),
-    )
+    guard.words.clone().unwrap_or_else(|| {
+        format!("Guard {}: no data in {}.", guard.name, plural(report.looks as usize, "look"))
+    })
 }
 
 /// The name of a verb as it is typed.

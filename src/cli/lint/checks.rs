@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::document::{Node, Tree};
+use crate::analysis::{Matchers, Tolerance};
 use crate::api::Rollout;
+use crate::decide::{TOLERATED_MISS, canary_pods, share};
 use crate::report::lint::Severity;
 use crate::report::seconds;
 
@@ -112,14 +114,14 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     }
     for (i, guard) in analysis.guards.iter().enumerate() {
         let at = format!("spec.analysis.guards[{i}].ratio");
-        if let Err(why) = tolerance(&guard.ratio.tolerate) {
+        if let Err(why) = guard.ratio.tolerate.parse::<Tolerance>() {
             let message = format!("cannot read the tolerance: {why}");
-            let help = "write it as `1.2x + 0.1%`: a factor of at least 1, then optionally percentage points";
+            let help = "a factor of at least 1 with x, then optionally + percentage points with %";
             found.push(error("tolerate", format!("{at}.tolerate"), message, help));
         }
         for (part, counter) in [("bad", &guard.ratio.bad), ("total", &guard.ratio.total)] {
             let Some(text) = &counter.matches else { continue };
-            if let Err(why) = matchers(text) {
+            if let Err(why) = text.parse::<Matchers>() {
                 let help = "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"";
                 found.push(error(
                     "match",
@@ -138,13 +140,6 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     found
 }
 
-/// What whole pods make of a weight: the nearest that can be reached beside `stable` pods, in percent.
-pub fn reachable(stable: u32, weight: i32) -> f64 {
-    let (n, w) = (f64::from(stable.max(1)), f64::from(weight.clamp(1, 99)));
-    let canary = (n * w / (100.0 - w)).ceil().max(1.0);
-    100.0 * canary / (n + canary)
-}
-
 fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {
     let own = rollout
         .spec
@@ -152,12 +147,14 @@ fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {
         .as_ref()
         .map(|strategy| &strategy.canary.steps)
         .filter(|steps| !steps.is_empty());
-    let Some(replicas) = replicas else { return };
+    let Some(replicas) = replicas.and_then(|pods| i32::try_from(pods).ok()).filter(|pods| *pods > 0) else {
+        return;
+    };
     let weights: Vec<i32> =
         own.map_or(STEPS.to_vec(), |steps| steps.iter().map(|step| step.weight).collect());
     for (i, weight) in weights.iter().enumerate().filter(|(_, weight)| (1..=50).contains(*weight)) {
-        let real = reachable(replicas, *weight);
-        if (real - f64::from(*weight)).abs() > 5.0 {
+        let real = share(replicas, canary_pods(replicas, *weight));
+        if (real - *weight).abs() > TOLERATED_MISS {
             let field = if own.is_some() {
                 format!("spec.strategy.canary.steps[{i}].weight")
             } else {
@@ -166,7 +163,7 @@ fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {
             found.push(note(
                 "weight-by-pods",
                 &field,
-                format!("with {replicas} pods a weight of {weight} % becomes {real:.0} %: weight is made of whole pods"),
+                format!("with {replicas} pods a weight of {weight} % becomes {real} %: weight is made of whole pods"),
                 "choose weights that whole pods can make, or run more pods",
             ));
         }
@@ -196,95 +193,34 @@ fn durations(rollout: &Rollout, found: &mut Vec<Found>) {
     }
 }
 
-/// Reads a tolerance: the factor, and the percentage points.
-pub fn tolerance(text: &str) -> Result<(f64, f64), String> {
-    let (factor, points) = match text.split_once('+') {
-        Some((factor, points)) => (factor.trim(), Some(points.trim())),
-        None => (text.trim(), None),
-    };
-    let number = |text: &str| {
-        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
-        plain.then(|| text.parse::<f64>().ok()).flatten().filter(|n| n.is_finite())
-    };
-    let factor = factor.strip_suffix('x').ok_or("the factor must end with x")?;
-    let factor = number(factor).ok_or_else(|| format!("{factor:?} is not a number"))?;
-    if factor < 1.0 {
-        return Err(format!("the factor {factor} is below 1"));
-    }
-    let Some(points) = points else { return Ok((factor, 0.0)) };
-    let points = points.strip_suffix('%').ok_or("the second part must end with %")?.trim_end();
-    let points = number(points).ok_or_else(|| format!("{points:?} is not a number"))?;
-    Ok((factor, points))
-}
-
-/// Reads label matchers as in PromQL, without braces.
-pub fn matchers(text: &str) -> Result<(), String> {
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
-        let (name, tail) = rest.split_at(end);
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(format!("a label name is expected at {rest:?}"));
-        }
-        let tail = tail.trim_start();
-        let tail = ["=~", "!~", "!=", "="].iter().find_map(|op| tail.strip_prefix(op));
-        let tail = tail.ok_or_else(|| format!("after {name} one of = != =~ !~ is expected"))?.trim_start();
-        let value = tail
-            .strip_prefix('"')
-            .ok_or_else(|| format!("the value of {name} must stand in double quotes"))?;
-        let close =
-            closing_quote(value).ok_or_else(|| format!("the value of {name} has no closing quote"))?;
-        rest = value[close + 1..].trim_start();
-        if let Some(next) = rest.strip_prefix(',') {
-            rest = next.trim_start();
-        } else if !rest.is_empty() {
-            return Err(format!("a comma is expected at {rest:?}"));
-        }
-    }
-    Ok(())
-}
-
-fn closing_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    for (i, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return Some(i),
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tolerances() {
-        assert_eq!(tolerance("1.2x + 0.1%"), Ok((1.2, 0.1)));
-        assert_eq!(tolerance("2x"), Ok((2.0, 0.0)));
-        for bad in ["", "1.2", "0.5x", "x", "1.2x + 0.1", "1.2x +", "1e3x", "infx"] {
-            assert!(tolerance(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn label_matchers() {
-        for good in ["", "code=~\"5..\"", "code=~\"5..\", method!=\"GET\",", "a=\"x\\\"y\""] {
-            assert_eq!(matchers(good), Ok(()), "{good}");
-        }
-        for bad in ["{a=\"b\"}", "code", "code=5", "code=\"5", "a=\"b\" c=\"d\"", "1a=\"b\""] {
-            assert!(matchers(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn whole_pods_make_the_weight() {
-        assert_eq!(reachable(3, 10).round(), 25.0);
-        assert_eq!(reachable(20, 5).round(), 9.0);
-        assert_eq!(reachable(4, 50).round(), 50.0);
+        let rollout: Rollout = serde_json::from_value(serde_json::json!({
+            "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+            "spec": {"workloadRef": {"kind": "Deployment", "name": "web"}},
+        }))
+        .unwrap();
+        let named = |pods| {
+            let found = super::rollout(&rollout, pods);
+            found
+                .iter()
+                .filter(|found| found.code == "weight-by-pods")
+                .map(|found| found.message.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            named(Some(3)),
+            ["with 3 pods a weight of 5 % becomes 25 %: weight is made of whole pods"]
+        );
+        assert!(named(None).is_empty() && named(Some(100)).is_empty());
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_near() {
         assert_eq!(distance("minDuration", "minDuratoin"), 2);
     }
 }

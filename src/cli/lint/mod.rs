@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use super::args::Lint;
 use super::failure::{Exit, Failure};
-use super::seams;
 use super::session::Session;
+use crate::api::validate::validate;
 use crate::api::{GROUP, Rollout};
+use crate::install;
 use crate::report::lint::{Finding, LintReport, Severity};
 use checks::Found;
 use document::{Node, Place};
@@ -55,8 +56,7 @@ struct Located {
 
 /// Checks texts by the names of their files.
 fn check(sources: &[(String, String)], replicas: Option<u32>) -> Result<LintReport, Failure> {
-    let crds = crate::install::crds();
-    let crd = crds.first().cloned().unwrap_or_default();
+    let crd = install::crd_of("Rollout").unwrap_or_default();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut report =
         LintReport { files: sources.len(), sources: sources.iter().cloned().collect(), ..Default::default() };
@@ -135,8 +135,7 @@ fn key(node: &Node, path: &[&str]) -> (String, String) {
 /// Schema, rules and types; puts the typed Rollout into its place when it is readable.
 fn against_schema(crd: &Value, one: &mut Located) -> Vec<Found> {
     let json = one.node.json();
-    let refused = seams::validate(crd, &json);
-    let mut found: Vec<Found> = refused
+    let mut found: Vec<Found> = validate(crd, &json)
         .into_iter()
         .filter(|error| !error.message.contains("unknown field"))
         .map(|error| Found {

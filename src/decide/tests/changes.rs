@@ -324,7 +324,7 @@ fn a_release_deleted_after_the_handover_changes_nothing() {
     }
 }
 
-fn autoscaler(min: Option<i32>) -> Autoscaler {
+pub(super) fn autoscaler(min: Option<i32>) -> Autoscaler {
     Autoscaler {
         id: Identity {
             namespace: "shop".into(),
@@ -449,4 +449,32 @@ fn a_change_that_slipped_and_was_paused_half_way_is_left_to_a_person() {
         assert_eq!(world.status().stable.unwrap().revision, of("v2"));
         world.assert_quiet();
     }
+}
+
+#[test]
+fn a_rollout_deleted_after_its_label_was_dropped_leaves_no_label() {
+    let mut world = at_step(1, 4);
+    world.deployment.as_mut().unwrap().rollout_label = None;
+    world.delete_rollout();
+    world.settle();
+    assert!(world.rollout.is_none());
+    assert_eq!(world.workload().release_label, None);
+}
+
+#[test]
+fn a_workload_scaled_up_from_zero_to_a_revision_of_its_history_comes_to_rest() {
+    let mut world = World::stable(0, plain());
+    world.set_image("v2");
+    world.advance(10);
+    world.set_image("v1");
+    world.controllers();
+    world.pass();
+    // Its own controller takes the ReplicaSet of the present template, which is still there without pods.
+    world.scale(3);
+    world.advance(60);
+    assert_eq!(world.ready_of("v1"), 3);
+    assert_eq!(world.phase(), RolloutPhase::Stable);
+    assert_eq!(world.status().stable.unwrap().revision, of("v1"));
+    assert!(!world.workload().paused);
+    world.assert_quiet();
 }

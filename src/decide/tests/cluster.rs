@@ -269,8 +269,9 @@ impl World {
                     return false;
                 };
                 set.rs.deleting = true;
-                let serving = set.rs.replicas > 0;
-                self.breach(serving, "a ReplicaSet with pods was deleted");
+                let serving =
+                    set.rs.replicas > 0 && set.rs.owner.as_ref().is_none_or(|o| o.kind != "Rollout");
+                self.breach(serving, "a ReplicaSet of the workload was deleted with its pods");
                 true
             }
             _ => false,
@@ -303,18 +304,13 @@ impl World {
             self.breach(back, "a vetoed revision has weight");
             self.breach(rs.replicas > 0 && rs.stopped.is_some(), "a stopped canary has weight");
         }
-        let running = self.releases.iter().find(|r| !r.status.as_ref().is_some_and(|s| s.phase.is_final()));
-        let (Some(release), Some(w)) = (running, &self.deployment) else { return };
-        let own = || {
-            self.sets.iter().map(|s| &s.rs).filter(|rs| rs.owner.as_ref().is_some_and(|o| o.uid == w.id.uid))
+        let Some(w) = self.deployment.as_ref().filter(|w| w.paused && w.observed_generation == w.generation)
+        else {
+            return;
         };
-        // Beside another ReplicaSet that was handed over, both together.
-        let only = |rs: &&ReplicaSet| rs.id.name == release.spec.from.replica_set;
-        let lone = own().filter(|rs| rs.replicas > 0).count() <= 1;
-        let serving: i32 =
-            own().filter(|rs| !lone || only(rs) || rs.release.is_some()).map(|rs| rs.replicas).sum();
-        let cut = w.paused && w.observed_generation == w.generation && serving < w.replicas;
-        self.breach(cut, "the stable ReplicaSet is smaller than the workload");
+        let own = self.sets.iter().filter(|s| s.rs.owner.as_ref().is_some_and(|o| o.uid == w.id.uid));
+        let cut = own.map(|s| s.rs.replicas).sum::<i32>() < w.replicas;
+        self.breach(cut, "stable is smaller than the workload");
     }
 }
 

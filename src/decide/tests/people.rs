@@ -2,7 +2,7 @@
 
 use super::contract::{WHOLE_WAY, assert_promoted};
 use super::failures::assert_rejected;
-use super::world::World;
+use super::world::{Cut, World};
 use super::{approved, plain};
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
@@ -255,4 +255,15 @@ fn commands_before_the_first_pod_are_taken() {
     world.after = Some(("CreateRelease", |w| w.command(Verb::Abort)));
     world.advance(10);
     assert_rejected(&mut world, "Aborted", &stable);
+}
+
+#[test]
+fn an_abort_that_was_carried_out_before_a_restart_is_answered_as_done() {
+    let mut world = at_step(1);
+    world.command(Verb::Abort);
+    // The process ends right after the weight went to 0.
+    world.cut = Some(Cut { pass: world.passes.len(), after: 1, dies: true });
+    world.advance(5);
+    assert!(answer(&world).0);
+    assert_eq!(world.release_phase(), ReleasePhase::RolledBack);
 }

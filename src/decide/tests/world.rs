@@ -293,20 +293,31 @@ impl World {
         panic!("does not go quiet; last: {:?}", self.last);
     }
 
+    /// How many effects the next pass wants.
+    pub fn decided(mut self) -> usize {
+        self.pass();
+        self.passes.pop().unwrap()
+    }
+
     /// Lets time go by; everybody wakes up when they asked for it.
     pub fn advance(&mut self, seconds: i64) {
         self.settle();
         let end = self.now + seconds * 1000;
         while self.now < end {
-            let asked = self.last.wake_at.map(|at| {
-                // Timers never fire early.
-                let ms = at.duration_since(time(0)).as_micros().div_euclid(1000);
-                i64::try_from(ms).unwrap() + 1
-            });
-            let next = asked.into_iter().chain(self.next_event()).filter(|t| *t > self.now).min();
-            self.now = next.unwrap_or(end).min(end);
-            self.settle();
+            self.step_to(end);
         }
+    }
+
+    /// Goes to the next moment when anybody does anything, or to the end.
+    fn step_to(&mut self, end: i64) {
+        // Timers never fire early.
+        let asked = self
+            .last
+            .wake_at
+            .map(|at| i64::try_from(at.duration_since(time(0)).as_micros().div_euclid(1000)).unwrap() + 1);
+        let next = asked.into_iter().chain(self.next_event()).filter(|t| *t > self.now).min();
+        self.now = next.unwrap_or(end).min(end);
+        self.settle();
     }
 
     /// Lets time go by second by second until `done`, at most ten hours.
@@ -316,7 +327,7 @@ impl World {
             if done(self) {
                 return;
             }
-            self.advance(1);
+            self.step_to(self.now + 1000);
         }
         panic!("never came: {:?} {:?}", self.rollout.as_ref().and_then(|r| r.status.clone()), self.last);
     }
@@ -407,8 +418,7 @@ impl World {
     }
 
     pub fn delete_release(&mut self) {
-        let name = self.release().metadata.name.clone();
-        self.releases.retain(|r| r.metadata.name != name);
+        self.releases.pop();
     }
 
     /// A command to the latest release, at once.
@@ -472,6 +482,12 @@ impl World {
 
     pub fn release_phase(&self) -> ReleasePhase {
         self.release_status().phase
+    }
+
+    /// A release with guards is running.
+    pub fn is_measured(&self) -> bool {
+        let running = |r: &&Release| !r.status.as_ref().is_some_and(|s| s.phase.is_final());
+        self.releases.iter().filter(running).any(|r| r.spec.analysis.is_some())
     }
 
     /// The ReplicaSet that Belay controls.
