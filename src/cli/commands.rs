@@ -89,9 +89,9 @@ async fn give(session: &Session, ask: &Ask<'_>) -> Result<Exit, Failure> {
             return Ok(Exit::OK);
         }
         let json = json_patch(patch)?;
-        let tried = format!("{} the release {name}", verb_words(ask.verb));
+        let what = format!("{} the release {name}", verb_words(ask.verb));
         let sent = cluster
-            .ask(tried, cluster.releases().patch(&name, &params(), &Patch::<Release>::Json(json)))
+            .ask(what, cluster.releases().patch(&name, &params(), &Patch::<Release>::Json(json)))
             .await;
         let sent = match sent {
             // Somebody else's first command came in between: the list exists now.
@@ -253,12 +253,12 @@ async fn answer(
 mod tests {
     use super::*;
 
-    fn release(name: &str, phase: &str, commands: Value) -> Release {
+    fn release(name: &str, phase: &str, commands: &Value) -> Release {
         let revision = |name: &str| json!({"revision": name, "replicaSet": name});
         serde_json::from_value(json!({
             "apiVersion": "belay.dev/v1alpha1", "kind": "Release", "metadata": {"name": name, "uid": "u"},
             "spec": {"rollout": "web", "workload": {"kind": "Deployment", "name": "web", "uid": "w"},
-                "from": revision("a"), "to": revision("b"), "attempt": 1,
+                "replicas": 3, "from": revision("a"), "to": revision("b"), "attempt": 1,
                 "steps": [{"weight": 5, "minDuration": "1m", "maxDuration": "2m"}, {"weight": 25, "minDuration": "1m", "maxDuration": "2m"}],
                 "rollback": {}, "progressDeadline": "10m", "plannedLooks": 12, "commands": commands},
             "status": {"phase": phase, "step": {"index": 1}},
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_command_is_bound_to_one_release() {
-        let all = [release("web-2", "Progressing", json!([])), release("web-1", "RolledBack", json!([]))];
+        let all = [release("web-2", "Progressing", &json!([])), release("web-1", "RolledBack", &json!([]))];
         let find =
             |verb, bound, all| target(&ask(verb, &order(bound)), &rollout(), all).map(ResourceExt::name_any);
         assert_eq!(find(Verb::Abort, None, &all).unwrap(), "web-2");
@@ -305,8 +305,10 @@ mod tests {
     #[test]
     fn the_step_goes_along_and_the_list_is_appended_to() {
         let order = order(None);
-        let (first, later) =
-            (release("r", "Progressing", json!([])), release("r", "Progressing", json!([{"verb": "pause"}])));
+        let (first, later) = (
+            release("r", "Progressing", &json!([])),
+            release("r", "Progressing", &json!([{"verb": "pause"}])),
+        );
         let promote = ask(Verb::Promote, &order);
         assert_eq!(
             patch(&promote, &first, step(&promote, &first)).unwrap(),
@@ -319,7 +321,7 @@ mod tests {
             second[1],
             json!({"op": "add", "path": "/spec/commands/-", "value": {"verb": "pause", "reason": "why"}})
         );
-        let full = release("r", "Progressing", Value::Array(vec![json!({"verb": "pause"}); MOST]));
+        let full = release("r", "Progressing", &Value::Array(vec![json!({"verb": "pause"}); MOST]));
         assert_eq!(patch(&pause, &full, None).unwrap_err().kind, Kind::Refused);
     }
 }

@@ -57,19 +57,12 @@ fn choose(mut all: Vec<Rollout>, name: Option<&str>, namespace: &str) -> Result<
 /// `deployment/web` and `rollout/web` are `web`.
 pub fn bare(name: &str) -> &str {
     match name.split_once('/') {
-        Some((kind, rest)) if matches!(kind, "deploy" | "deployment" | "deployments" | "deployment.apps") => {
-            rest
-        }
-        Some((kind, rest))
-            if matches!(kind, "rollout" | "rollouts" | "rollout.belay.dev" | "rollouts.belay.dev") =>
-        {
-            rest
-        }
-        Some((kind, rest))
-            if matches!(kind, "release" | "releases" | "release.belay.dev" | "releases.belay.dev") =>
-        {
-            rest
-        }
+        Some((
+            "deploy" | "deployment" | "deployments" | "deployment.apps" | "deployments.apps" | "rollout"
+            | "rollouts" | "rollout.belay.dev" | "rollouts.belay.dev" | "release" | "releases"
+            | "release.belay.dev" | "releases.belay.dev",
+            rest,
+        )) => rest,
         _ => name,
     }
 }

@@ -195,21 +195,18 @@ fn compose(found: &Findings) -> String {
              http_requests_total\n  {off}      tolerate: 1.2x + 0.1%\n"
         );
     };
-    match &found.metrics {
-        Some((port, path, seen)) => {
-            let _ = writeln!(
-                text,
-                "  # The metrics page was found by {seen}. Put the names of your own counters in."
-            );
-            head(&mut text, "", *port, path);
-        }
-        None => {
-            text.push_str(
-                "  # No metrics page was found, so that a release advances by time only. With one, these lines let it\n  \
-                 # advance on proof, and catch it when it fails:\n",
-            );
-            head(&mut text, "# ", 8080, "/metrics");
-        }
+    if let Some((port, path, seen)) = &found.metrics {
+        let _ = writeln!(
+            text,
+            "  # The metrics page was found by {seen}. Put the names of your own counters in."
+        );
+        head(&mut text, "", *port, path);
+    } else {
+        text.push_str(
+            "  # No metrics page was found, so that a release advances by time only. With one, these lines let it\n  \
+             # advance on proof, and catch it when it fails:\n",
+        );
+        head(&mut text, "# ", 8080, "/metrics");
     }
     text
 }

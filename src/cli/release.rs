@@ -50,7 +50,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<Exit, Failure> {
     }
     not_vetoed(&rollout, &change)?;
     if args.dry_run {
-        report.message = "Nothing was written.".to_owned();
+        "Nothing was written.".clone_into(&mut report.message);
         session.print(&report)?;
         return Ok(Exit::OK);
     }

@@ -93,7 +93,7 @@ pub fn change(deployment: &Value, images: &[ImageArg], env: &[EnvArg]) -> Result
                 now.push(json!({"op": "add", "path": place.at("env/-"), "value": entry}));
             }
             (None, _, Some(entry)) => {
-                now.push(json!({"op": "add", "path": place.at("env"), "value": [entry]}))
+                now.push(json!({"op": "add", "path": place.at("env"), "value": [entry]}));
             }
             (_, Some(i), None) => {
                 now.push(json!({"op": "test", "path": place.at(&format!("env/{i}/name")), "value": arg.key}));

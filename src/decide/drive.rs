@@ -35,16 +35,15 @@ pub(super) fn decide<'a>(pass: &mut Pass<'a>, release: &'a Release) {
     pass.status.phase = Some(RolloutPhase::Releasing);
     pass.status.message = Some(format!("release {name} is on its way"));
     let mut run = Run { release, workload, canary, working };
-    match run.go(pass) {
-        Some(reason) => unwind(pass, release, run.working, canary, Some(workload), reason),
-        None => {
-            if pass.obs.rollout.status.as_ref().and_then(|s| s.phase) != Some(RolloutPhase::Releasing) {
-                pass.record_rollout();
-            }
-            run.working.record_if_due(pass, release);
-            pass.memory = Some(run.working.remember(release));
-        }
+    if let Some(reason) = run.go(pass) {
+        unwind(pass, release, run.working, canary, Some(workload), reason);
+        return;
     }
+    if pass.obs.rollout.status.as_ref().and_then(|s| s.phase) != Some(RolloutPhase::Releasing) {
+        pass.record_rollout();
+    }
+    run.working.record_if_due(pass, release);
+    pass.memory = Some(run.working.remember(release));
 }
 
 /// The ReplicaSet of the release's canary, whoever controls it now.

@@ -153,6 +153,7 @@ fn probe_release(namespace: &str) -> Value {
             "workload": {"kind": "Deployment", "name": "probe", "uid": "probe"},
             "from": revision("before"),
             "to": revision("after"),
+            "replicas": 1,
             "attempt": 1,
             "steps": [{"weight": 1, "minDuration": "1s", "maxDuration": "1s"}],
             "rollback": {"automatic": true, "restoreTemplate": false},
@@ -161,4 +162,15 @@ fn probe_release(namespace: &str) -> Value {
             "commands": [{"verb": "abort", "by": NOBODY}],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_is_a_valid_release() {
+        let crd = crate::install::crd_of("Release").expect("it is one of ours");
+        assert_eq!(crate::api::validate::validate(&crd, &probe_release("belay-system")), vec![]);
+    }
 }

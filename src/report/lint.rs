@@ -80,13 +80,13 @@ impl Report for LintReport {
         }
         let notes = self.findings.len() - self.errors();
         let place = format!("{} in {}", plural(self.rollouts, "Rollout"), plural(self.files, "file"));
-        text.push_str(&match (self.errors(), notes) {
+        let verdict = match (self.errors(), notes) {
             (0, 0) => format!("{place}: nothing to say\n"),
             (0, _) => format!("{place}: no errors, {}\n", plural(notes, "note")),
             (errors, 0) => format!("{place}: {}\n", plural(errors, "error")),
             (errors, _) => format!("{place}: {}, {}\n", plural(errors, "error"), plural(notes, "note")),
-        });
-        text
+        };
+        text + &verdict
     }
 
     fn names(&self) -> Vec<String> {

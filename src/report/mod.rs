@@ -100,7 +100,7 @@ pub fn render<R: Report>(report: &R, how: Rendering, scene: &Scene) -> Result<St
         Rendering::Text => report.text(scene),
         Rendering::Json => format!("{:#}\n", envelope(report)?),
         Rendering::Yaml => yaml(&envelope(report)?)?,
-        Rendering::Names => report.names().iter().map(|name| format!("{name}\n")).collect(),
+        Rendering::Names => report.names().into_iter().fold(String::new(), |text, name| text + &name + "\n"),
     })
 }
 

@@ -131,7 +131,7 @@ pub fn line(report: &ReleaseReport) -> String {
 pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
-        let _ = writeln!(text, "  {:<9} {value}", name);
+        let _ = writeln!(text, "  {name:<9} {value}");
     };
     field("release", &format!("{}  {}", report.name, phase(scene, report.phase)));
     field("change", &image_words(&report.images));

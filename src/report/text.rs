@@ -187,7 +187,8 @@ pub fn wrap(scene: &Scene, indent: usize, text: &str) -> String {
     let mut used = 0;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        if used > 0 && used + 1 + length > width {
+        // A percent sign stays with its number.
+        if used > 0 && word != "%" && used + 1 + length > width {
             out.push('\n');
             used = 0;
         }

@@ -7,5 +7,6 @@
 )]
 
 mod architecture;
+mod cli;
 mod cluster;
 mod manifests;

@@ -80,6 +80,23 @@ fn walk(schema: &Value, node: &Node, path: &str, found: &mut Vec<Found>) {
     }
 }
 
+/// Takes the fields away that the schema does not know.
+pub fn prune(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| prune(&schema["items"], item)),
+        Value::Object(fields) => {
+            let Some(known) = schema["properties"].as_object() else { return };
+            if schema["additionalProperties"].is_null() {
+                fields.retain(|key, _| known.contains_key(key));
+            }
+            for (key, inner) in fields {
+                prune(&schema["properties"][key.as_str()], inner);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Letters to change to get from one word to the other.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.to_lowercase().chars().collect();

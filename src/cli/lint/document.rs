@@ -21,7 +21,7 @@ pub struct Place {
 impl Place {
     fn new(at: serde_saphyr::Location) -> Self {
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Self { line: number(at.line()), column: number(at.column()), length: number(at.span().len().into()) }
+        Self { line: number(at.line()), column: number(at.column()), length: number(at.span().len()) }
     }
 
     /// The bytes of `source` that this is, within its first line and at least one.

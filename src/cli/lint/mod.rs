@@ -27,7 +27,7 @@ pub fn run(session: &Session, args: &Lint) -> Result<Exit, Failure> {
     for file in &args.files {
         sources.push((file.display().to_string(), read(file)?));
     }
-    let report = check(&sources, args.replicas)?;
+    let report = check(&sources, args.replicas);
     session.print(&report)?;
     Ok(if report.errors() > 0 { Exit::ERROR } else { Exit::OK })
 }
@@ -55,7 +55,7 @@ struct Located {
 }
 
 /// Checks texts by the names of their files.
-fn check(sources: &[(String, String)], replicas: Option<u32>) -> Result<LintReport, Failure> {
+fn check(sources: &[(String, String)], replicas: Option<u32>) -> LintReport {
     let crd = install::crd_of("Rollout").unwrap_or_default();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut report =
@@ -98,7 +98,10 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> Result<LintRepo
         if let Some(rollout) = &one.rollout {
             let pods =
                 replicas.or_else(|| sizes.get(&key(&one.node, &["spec", "workloadRef", "name"])).copied());
-            found.extend(checks::rollout(rollout, pods));
+            let refused: Vec<String> = found.iter().map(|known| known.field.clone()).collect();
+            found.extend(
+                checks::rollout(rollout, pods).into_iter().filter(|new| !refused.contains(&new.field)),
+            );
         }
         add(&mut report, &one.file, &one.node, found);
     }
@@ -113,7 +116,7 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> Result<LintRepo
     report.findings.sort_by(|a, b| {
         (&a.file, a.line, a.column, a.severity).cmp(&(&b.file, b.line, b.column, b.severity))
     });
-    Ok(report)
+    report
 }
 
 /// The objects of a `List`, or the object itself.
@@ -134,30 +137,26 @@ fn key(node: &Node, path: &[&str]) -> (String, String) {
 
 /// Schema, rules and types; puts the typed Rollout into its place when it is readable.
 fn against_schema(crd: &Value, one: &mut Located) -> Vec<Found> {
-    let json = one.node.json();
-    let mut found: Vec<Found> = validate(crd, &json)
-        .into_iter()
-        .filter(|error| !error.message.contains("unknown field"))
-        .map(|error| Found {
-            severity: Severity::Error,
-            code: "schema",
-            field: error.path,
-            message: error.message,
-            help: None,
-        })
-        .collect();
+    let error = |field: String, message: String| Found {
+        severity: Severity::Error,
+        code: "schema",
+        field,
+        message,
+        help: None,
+    };
+    let mut json = one.node.json();
+    // Unknown fields have been named with a proposal already.
+    let refused =
+        validate(crd, &json).into_iter().filter(|refused| !refused.message.contains("unknown field"));
+    let mut found: Vec<Found> = refused.map(|refused| error(refused.path, refused.message)).collect();
+    // What is unknown must not hide what else is wrong.
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    if let Some(spec) = json.get_mut("spec") {
+        checks::prune(schema, spec);
+    }
     match serde_json::from_value::<Rollout>(json) {
         Ok(rollout) => one.rollout = Some(rollout),
-        // Unknown fields have been named with their places already.
-        Err(error) if found.is_empty() && !error.to_string().starts_with("unknown field") => {
-            found.push(Found {
-                severity: Severity::Error,
-                code: "schema",
-                field: "spec".to_owned(),
-                message: error.to_string(),
-                help: None,
-            })
-        }
+        Err(why) if found.is_empty() => found.push(error("spec".to_owned(), why.to_string())),
         Err(_) => {}
     }
     found

@@ -414,7 +414,8 @@ impl World {
                 && self.count(&rs.id.uid).1 == w.replicas;
             if saturated {
                 let old: Vec<usize> = active.into_iter().filter(|i| *i != new).collect();
-                return old.into_iter().fold(false, |moved, i| self.size(i, 0, w) || moved);
+                let moved: Vec<bool> = old.into_iter().map(|i| self.size(i, 0, w)).collect();
+                return moved.contains(&true);
             }
         }
         let total: i32 = active.iter().map(|i| self.sets[*i].rs.replicas).sum();
@@ -423,13 +424,14 @@ impl World {
         let mut sizes: Vec<i32> = active.iter().map(|i| self.sets[*i].rs.replicas).collect();
         for (size, index) in sizes.iter_mut().zip(&active) {
             let max = self.sets[*index].max_annotation.filter(|m| *m > 0).unwrap_or(total);
-            let share = (f64::from(*size) * f64::from(allowed) / f64::from(max)).round() as i32 - *size;
+            let share = (2 * *size * allowed + max) / (2 * max) - *size;
             let share = if left > 0 { share.clamp(0, left) } else { share.clamp(left, 0) };
             left -= share;
             *size += share;
         }
         sizes[0] = (sizes[0] + left).max(0);
-        active.into_iter().zip(sizes).fold(false, |moved, (i, n)| self.size(i, n, w) || moved)
+        let moved: Vec<bool> = active.into_iter().zip(sizes).map(|(i, n)| self.size(i, n, w)).collect();
+        moved.contains(&true)
     }
 
     /// The rolling update of the Deployment controller, with `maxUnavailable: 0`.

@@ -6,7 +6,7 @@ use super::world::{World, of, time};
 use super::{approved, guarded, judged, plain, with};
 use crate::api::release::Verb;
 use crate::api::{ReleasePhase, RolloutPhase};
-use crate::decide::Brake;
+use crate::decide::{Brake, Effect};
 
 pub(super) const WHOLE_WAY: [&str; 8] = [
     "ReleaseStarted",
@@ -89,7 +89,7 @@ fn a_plain_release_of_three_steps_takes_21_requests() {
     world.set_image("v2");
     world.until(|w| w.release_phase() == ReleasePhase::Promoted);
     world.assert_quiet();
-    let names: Vec<&str> = world.log.iter().map(|e| e.name()).collect();
+    let names: Vec<&str> = world.log.iter().map(Effect::name).collect();
     let expected = [
         // The plan, then the brake's second half, then the first weight.
         "CreateRelease",

@@ -59,6 +59,9 @@ pub(super) struct Cut {
     pub dies: bool,
 }
 
+/// Something that happens to the world.
+pub(super) type Happening = fn(&mut World);
+
 /// The cluster.
 #[derive(Clone, Debug)]
 pub(super) struct World {
@@ -82,7 +85,7 @@ pub(super) struct World {
     pub sample: Option<Sample>,
     pub cut: Option<Cut>,
     /// What happens right after the first effect of this name.
-    pub after: Option<(&'static str, fn(&mut World))>,
+    pub after: Option<(&'static str, Happening)>,
     /// Sizes of all passes so far: how many effects each wanted.
     pub passes: Vec<usize>,
     /// What was applied.
@@ -526,10 +529,6 @@ impl World {
     /// The present step's weight is reached.
     pub fn reached(&self, index: u32) -> bool {
         self.in_step(index) && self.release_status().step.running_since.is_some()
-    }
-
-    pub fn applied(&self, name: &str) -> usize {
-        self.log.iter().filter(|e| e.name() == name).count()
     }
 
     /// A second look finds nothing to do, and asks for no third.

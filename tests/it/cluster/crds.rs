@@ -26,6 +26,7 @@ fn release() -> Value {
             "workload": {"kind": "Deployment", "name": "web", "uid": "1"},
             "from": revision("aaaa"),
             "to": revision("bbbb"),
+            "replicas": 1,
             "attempt": 1,
             "steps": [{"weight": 5, "minDuration": "1m", "maxDuration": "15m"}, {"weight": 50, "minDuration": "1m",
                 "maxDuration": "15m", "pause": true}],

@@ -1,0 +1,4 @@
+//! The command line and its reports: the real binary for what needs no cluster, snapshots for what people read.
+
+mod binary;
+mod reports;
