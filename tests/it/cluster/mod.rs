@@ -10,6 +10,7 @@ mod changes;
 mod commands;
 mod crash;
 mod crds;
+mod examples;
 mod install;
 mod kill;
 mod load;
