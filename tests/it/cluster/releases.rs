@@ -74,7 +74,7 @@ async fn a_good_version_is_promoted_without_a_lost_request() {
     let rollout = scene.rollout_is("web", "Stable").await;
     assert_eq!(text(&rollout, "/status/stable/replicaSet"), canary);
     let events: Vec<String> = scene.events(&name).await.into_iter().map(|(reason, ..)| reason).collect();
-    assert_eq!(events, ["StepStarted", "StepStarted", "Promoted"], "after the start, which is told of the release");
+    assert_eq!(events, ["ReleaseStarted", "StepStarted", "StepStarted", "Promoted"]);
 
     undo_is_a_release(&mut scene, &stable).await;
     scene.operator.assert_healthy().await;
