@@ -91,7 +91,7 @@ async fn undo_is_a_release(scene: &mut Scene, old: &str) {
 }
 
 /// A Service in front of the pods; its address.
-async fn service(scene: &Scene) -> String {
+pub async fn service(scene: &Scene) -> String {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
