@@ -267,10 +267,12 @@ impl Scene {
         .await
     }
 
-    /// The events about an object: reason, type and note, oldest first.
+    /// Belay's events about an object: reason, type and note, oldest first.
     pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let mut all = self.list("events.k8s.io/v1", "Event").await;
-        all.retain(|e| text(e, "/regarding/name") == name);
+        all.retain(|e| {
+            text(e, "/regarding/name") == name && text(e, "/regarding/apiVersion").starts_with("belay.dev/")
+        });
         all.sort_by_key(|e| text(e, "/eventTime"));
         all.iter().map(|e| (text(e, "/reason"), text(e, "/type"), text(e, "/note"))).collect()
     }
