@@ -142,10 +142,11 @@ async fn wait_until_established(client: &Client, crd: &Value) -> Result<(), Erro
     }
 }
 
-/// Waits until an object that is being deleted is gone.
+/// Waits until an object that is being deleted is gone, or another of its name has taken its place.
 pub(super) async fn wait_until_gone(api: &Api<DynamicObject>, name: &str, what: &str) -> Result<(), Error> {
     let started = Instant::now();
-    while deadline("read", what, api.get_opt(name)).await?.is_some() {
+    let deleting = |object: DynamicObject| object.metadata.deletion_timestamp.is_some();
+    while deadline("read", what, api.get_opt(name)).await?.is_some_and(deleting) {
         if started.elapsed() > EFFECT_DEADLINE {
             return Err(Error::StillThere { object: what.to_owned(), seconds: EFFECT_DEADLINE.as_secs() });
         }

@@ -24,6 +24,7 @@ fn release() -> Value {
         "spec": {
             "rollout": "web",
             "workload": {"kind": "Deployment", "name": "web", "uid": "1"},
+            "replicas": 3,
             "from": revision("aaaa"),
             "to": revision("bbbb"),
             "replicas": 1,
@@ -283,6 +284,7 @@ fn release_updates() -> Vec<(Value, Option<&'static str>)> {
         (commands(json!([{"verb": "pause", "reason": "other", "by": "alice"}])), Some("append-only")),
         (commands(json!([{"verb": "pause", "reason": "lunch", "by": "bob"}])), Some("append-only")),
         (json!({"spec": {"attempt": 2}}), Some("immutable")),
+        (json!({"spec": {"replicas": 4}}), Some("immutable")),
         (json!({"spec": {"rollout": "other"}}), Some("immutable")),
         (json!({"spec": {"to": {"revision": "cccc"}}}), Some("immutable")),
         (json!({"spec": {"to": {"images": ["app=b"]}}}), Some("immutable")),

@@ -24,10 +24,10 @@ mod scene;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use belay::api::ROLLOUT_LABEL;
+use http::Request;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
 };
@@ -64,7 +64,7 @@ impl Env {
             }
             Err(reason) => {
                 let required = std::env::var_os("CI").is_some()
-                    || std::env::var("BELAY_REQUIRE_CLUSTER").is_ok_and(|v| v == "1");
+                    || std::env::var_os("BELAY_REQUIRE_CLUSTER").is_some_and(|v| v == "1");
                 assert!(!required, "a cluster is required here: {reason}");
                 eprintln!("SKIPPED: {reason}");
                 None
@@ -93,35 +93,39 @@ impl Env {
     /// Custom resources, roles and policies, once per process. Several processes may do it at once: all apply
     /// the same.
     async fn prepare(&self) {
-        static PREPARED: OnceCell<()> = OnceCell::const_new();
-        PREPARED
-            .get_or_init(|| async {
-                let options = belay::install::Options::default();
-                let objects: Vec<Value> = belay::install::objects(&options)
-                    .into_iter()
-                    // The tests are the operator.
-                    .filter(|o| o["kind"] != "Deployment" && o["kind"] != "Service")
-                    .collect();
-                belay::install::apply(&self.admin, &objects, false).await.unwrap();
-                belay::install::wait_for_policies(&self.admin, &options.namespace).await.unwrap();
-            })
-            .await;
+        // The outcome is kept, so that a cluster that takes nothing fails every test at once.
+        static PREPARED: OnceCell<Result<(), String>> = OnceCell::const_new();
+        let prepared = PREPARED.get_or_init(|| async {
+            let options = belay::install::Options::default();
+            let objects: Vec<Value> = belay::install::objects(&options)
+                .into_iter()
+                // The tests are the operator.
+                .filter(|o| o["kind"] != "Deployment" && o["kind"] != "Service")
+                .collect();
+            belay::install::apply(&self.admin, &objects, false).await.map_err(|e| format!("{e}: {e:?}"))?;
+            let waited = belay::install::wait_for_policies(&self.admin, &options.namespace).await;
+            waited.map_err(|e| e.to_string())
+        });
+        if let Err(error) = prepared.await {
+            panic!("the cluster cannot be prepared: {error}");
+        }
     }
 
     /// A namespace of its own for one test, gone when the value is dropped.
     pub async fn namespace(&self, purpose: &str) -> Namespace {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let nanos =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("it-{purpose}-{}-{nanos:06}{count}", std::process::id());
-        let api: Api<DynamicObject> = Api::all_with(self.admin.clone(), &resource("v1", "Namespace"));
         let namespace = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "belay-tests"}},
+            "metadata": {
+                "generateName": format!("it-{purpose}-"),
+                "labels": {"app.kubernetes.io/managed-by": "belay-tests"},
+            },
         });
-        api.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap()).await.unwrap();
+        // An object that is yet to be named has no place in the typed client.
+        let request = Request::post("/api/v1/namespaces").header("content-type", "application/json");
+        let request = request.body(namespace.to_string().into_bytes()).unwrap();
+        let created: Value = self.admin.request(request).await.unwrap();
+        let name = created["metadata"]["name"].as_str().unwrap().to_owned();
         let namespace = Namespace { name, env: self.clone() };
         for (user, role) in [("alice", "edit"), ("gitops", "edit")] {
             namespace.grant(user, role).await;

@@ -79,7 +79,7 @@ impl Operator {
             .args(["operator", "--namespace", &self.namespace, "--listen", "127.0.0.1:0"])
             .args(["--lease-name", &lease_name(&self.namespace), "--log-format", "json"])
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("RUST_LOG", "belay=debug")
+            .env("BELAY_LOG", "belay=debug")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
