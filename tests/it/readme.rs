@@ -30,7 +30,7 @@ fn blocks(tags: &[&str]) -> Vec<String> {
         match (line.strip_prefix("```"), &mut open) {
             (Some(tag), None) => open = Some((tags.contains(&tag), String::new())),
             (Some(_), Some(_)) => {
-                found.extend(open.take().and_then(|(wanted, block)| wanted.then_some(block)))
+                found.extend(open.take().and_then(|(wanted, block)| wanted.then_some(block)));
             }
             (None, Some((_, block))) => {
                 block.push_str(line);
