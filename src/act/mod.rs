@@ -11,7 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::decide::Effect;
-pub use request::{Request, Resource, Verb, request};
+pub use request::{Request, Verb, request};
 
 /// Longest time for one write.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -58,9 +58,8 @@ pub async fn send(
 ) -> Result<Outcome, ActError> {
     let request = request(effect, now, instance);
     let http = request.to_http().map_err(|e| ActError::Failed(Box::new(kube::Error::HttpError(e))))?;
-    let answer = match tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await {
-        Err(_) => return Err(ActError::Deadline),
-        Ok(answer) => answer,
+    let Ok(answer) = tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await else {
+        return Err(ActError::Deadline);
     };
     match answer {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::{self, FINALIZER};
+use crate::cluster::Resource;
 use crate::decide::{Announcement, Effect, Identity, Reason};
 
 /// Longest note of an event, as the API server has it.
@@ -18,46 +19,6 @@ pub enum Verb {
     Patch,
     /// DELETE.
     Delete,
-}
-
-/// A kind of object, as the API server's paths name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resource {
-    /// `belay.dev/v1alpha1` rollouts.
-    Rollouts,
-    /// `belay.dev/v1alpha1` releases.
-    Releases,
-    /// `apps/v1` deployments.
-    Deployments,
-    /// `apps/v1` replicasets.
-    ReplicaSets,
-    /// `autoscaling/v2` horizontalpodautoscalers.
-    Autoscalers,
-    /// `events.k8s.io/v1` events.
-    Events,
-}
-
-impl Resource {
-    fn path(self) -> &'static str {
-        match self {
-            Self::Rollouts | Self::Releases => "/apis/belay.dev/v1alpha1",
-            Self::Deployments | Self::ReplicaSets => "/apis/apps/v1",
-            Self::Autoscalers => "/apis/autoscaling/v2",
-            Self::Events => "/apis/events.k8s.io/v1",
-        }
-    }
-
-    /// The plural, as in paths.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Self::Rollouts => "rollouts",
-            Self::Releases => "releases",
-            Self::Deployments => "deployments",
-            Self::ReplicaSets => "replicasets",
-            Self::Autoscalers => "horizontalpodautoscalers",
-            Self::Events => "events",
-        }
-    }
 }
 
 /// One request to the API server.
@@ -195,9 +156,11 @@ fn delete(resource: Resource, id: &Identity) -> Request {
 }
 
 /// The request that carries an effect out.
+#[expect(clippy::too_many_lines, reason = "one arm per effect; a table reads best in one piece")]
 pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
     const OWNER: &str = "/metadata/ownerReferences/0/uid";
     let release_label = label(api::RELEASE_LABEL);
+    let braked_label = label(api::BRAKED_LABEL);
     match effect {
         Effect::AddFinalizer { rollout, present } => {
             let all: Vec<&str> = present.iter().map(String::as_str).chain([FINALIZER]).collect();
@@ -215,11 +178,12 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
                 .add(&label(api::ROLLOUT_LABEL), rollout.as_str());
             patch(Resource::Deployments, workload, ops)
         }
-        Effect::UnmarkWorkload { workload, generation, marked, held, unpause } => {
+        Effect::UnmarkWorkload { workload, generation, marked, held, braked, unpause } => {
             let ops = Patch::of(workload)
                 .test("/metadata/generation", *generation)
                 .when(*marked, |p| p.remove(&label(api::ROLLOUT_LABEL)))
                 .when(*held, |p| p.remove(&release_label))
+                .when(*braked, |p| p.remove(&braked_label))
                 .when(*unpause, |p| p.remove("/spec/paused"));
             patch(Resource::Deployments, workload, ops)
         }
@@ -230,18 +194,20 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
                 .when(*pause, |p| p.add("/spec/paused", true));
             patch(Resource::Deployments, workload, ops)
         }
-        Effect::FreeWorkload { workload, generation, held, paused } => {
+        Effect::FreeWorkload { workload, generation, held, braked, paused } => {
             let ops = Patch::of(workload)
                 .test("/metadata/generation", *generation)
                 .when(*held, |p| p.remove(&release_label))
+                .when(*braked, |p| p.remove(&braked_label))
                 .when(*paused, |p| p.remove("/spec/paused"));
             patch(Resource::Deployments, workload, ops)
         }
-        Effect::RestoreTemplate { workload, generation, template, held, paused } => {
+        Effect::RestoreTemplate { workload, generation, template, held, braked, paused } => {
             let ops = Patch::of(workload)
                 .test("/metadata/generation", *generation)
                 .add("/spec/template", template.clone())
                 .when(*held, |p| p.remove(&release_label))
+                .when(*braked, |p| p.remove(&braked_label))
                 .when(*paused, |p| p.remove("/spec/paused"));
             patch(Resource::Deployments, workload, ops)
         }

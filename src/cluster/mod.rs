@@ -5,5 +5,7 @@
 
 mod client;
 pub mod http;
+mod resource;
 
 pub use client::{ClientError, Target, client, watching_client};
+pub use resource::Resource;

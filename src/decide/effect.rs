@@ -42,6 +42,8 @@ pub enum Effect {
         marked: bool,
         /// Whether the label `belay.dev/release` is there.
         held: bool,
+        /// Whether the label `belay.dev/braked` is there.
+        braked: bool,
         /// Whether `spec.paused` is removed.
         unpause: bool,
     },
@@ -64,6 +66,8 @@ pub enum Effect {
         generation: i64,
         /// Whether the label is there.
         held: bool,
+        /// Whether the label `belay.dev/braked` is there.
+        braked: bool,
         /// Whether `spec.paused` is set.
         paused: bool,
     },
@@ -77,6 +81,8 @@ pub enum Effect {
         template: Value,
         /// Whether the label `belay.dev/release` is there.
         held: bool,
+        /// Whether the label `belay.dev/braked` is there.
+        braked: bool,
         /// Whether `spec.paused` is set.
         paused: bool,
     },

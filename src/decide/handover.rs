@@ -54,6 +54,7 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
             workload: workload.id.clone(),
             generation: workload.generation,
             held: workload.release_label.is_some(),
+            braked: workload.braked,
             paused: workload.paused,
         });
         pass.return_floors();

@@ -90,6 +90,8 @@ pub struct Workload {
     pub rollout_label: Option<String>,
     /// Value of the label `belay.dev/release`.
     pub release_label: Option<String>,
+    /// Whether the label `belay.dev/braked` is there: it is the brake that paused it, not a person.
+    pub braked: bool,
     /// Whether its metadata has a labels map at all.
     pub has_labels: bool,
     /// Pods wanted.

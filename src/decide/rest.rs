@@ -71,15 +71,16 @@ fn first_revision(pass: &mut Pass<'_>, workload: &Workload) {
 }
 
 fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
-    // A person may pause a workload at rest; only what the brake paused is let go: then Belay held it.
+    // A person may pause a workload at rest; only what the brake paused is let go.
     let was_held = pass.obs.rollout.status.as_ref().and_then(|s| s.phase).is_some_and(|phase| {
         matches!(phase, RolloutPhase::Held | RolloutPhase::Rejected | RolloutPhase::Releasing)
     });
-    if workload.release_label.is_some() || (was_held && workload.paused) {
+    if workload.release_label.is_some() || ((was_held || workload.braked) && workload.paused) {
         pass.push(Effect::FreeWorkload {
             workload: workload.id.clone(),
             generation: workload.generation,
             held: workload.release_label.is_some(),
+            braked: workload.braked,
             paused: workload.paused,
         });
     }
@@ -159,6 +160,7 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
             workload: workload.id.clone(),
             generation: workload.generation,
             held,
+            braked: workload.braked,
             paused: true,
         });
         return true;
@@ -170,6 +172,7 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
             generation: workload.generation,
             marked: false,
             held,
+            braked: workload.braked,
             unpause: false,
         });
     }

@@ -38,8 +38,9 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
             generation: workload.generation,
             marked: workload.rollout_label.is_some(),
             held,
+            braked: workload.braked,
             // Only what the brake paused: at rest a person may have paused it.
-            unpause: workload.paused && held && serves,
+            unpause: workload.paused && (held || workload.braked) && serves,
         });
         if workload.paused && !serves {
             pass.announce(None, "Superseded", true, "RolloutDeleted", Reason::LeftPaused);

@@ -129,6 +129,7 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
                 workload: workload.id.clone(),
                 generation: workload.generation,
                 held,
+                braked: workload.braked,
                 paused,
             });
         }
@@ -145,6 +146,7 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
                 generation: workload.generation,
                 template: without_hash(template),
                 held,
+                braked: workload.braked,
                 paused,
             });
         }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::store::{Key, Store};
 use super::views;
-use crate::act::Resource;
 use crate::api::{Release, Rollout};
+use crate::cluster::Resource;
 use crate::decide::{Autoscaler, Brake, Observation, Pod, ReplicaSet, Workload};
 
 /// The kinds that are watched.
@@ -23,7 +23,7 @@ pub enum Kind {
     ReplicaSets,
     /// Pods.
     Pods,
-    /// HorizontalPodAutoscalers.
+    /// Horizontal pod autoscalers.
     Autoscalers,
 }
 

@@ -1,7 +1,7 @@
 //! Reads: watches → what is known → the observation of one Rollout.
 //!
 //! Purpose: keep what decisions need, pruned, with the answers to our own writes taken in at once.
-//! May touch: `api`, `decide`'s types, `act`'s names of resources. Must never: decide, or write anything.
+//! May touch: `api`, `decide`'s types, `cluster`'s names of kinds. Must never: decide, or write anything.
 
 mod cache;
 mod store;

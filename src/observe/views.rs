@@ -69,6 +69,7 @@ pub fn deployment(object: &Value) -> Workload {
         deleting: object.pointer("/metadata/deletionTimestamp").is_some(),
         rollout_label: entry(object, "/metadata/labels", api::ROLLOUT_LABEL),
         release_label: entry(object, "/metadata/labels", api::RELEASE_LABEL),
+        braked: entry(object, "/metadata/labels", api::BRAKED_LABEL).is_some(),
         has_labels: object.pointer("/metadata/labels").is_some_and(Value::is_object),
         replicas,
         paused: object.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false),

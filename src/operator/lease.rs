@@ -211,11 +211,11 @@ mod tests {
         Timestamp::from_second(second).expect("in range")
     }
 
-    fn lease(holder: &str, version: &str) -> Option<Value> {
-        Some(json!({
+    fn lease(holder: &str, version: &str) -> Value {
+        json!({
             "metadata": {"resourceVersion": version},
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
-        }))
+        })
     }
 
     fn me() -> Lease {
@@ -227,7 +227,7 @@ mod tests {
         let mut mine = me();
         assert_eq!(mine.evaluate(at(0)), Step::Take);
         for holder in ["", "me"] {
-            mine.learn(lease(holder, "1"), at(0));
+            mine.learn(Some(lease(holder, "1")), at(0));
             assert_eq!(mine.evaluate(at(0)), Step::Take);
         }
     }
@@ -235,11 +235,11 @@ mod tests {
     #[test]
     fn anothers_is_taken_only_after_it_stood_still_for_its_whole_duration() {
         let mut mine = me();
-        mine.learn(lease("other", "1"), at(100));
+        mine.learn(Some(lease("other", "1")), at(100));
         assert_eq!(mine.evaluate(at(100)), Step::Wait(at(115)));
-        mine.learn(lease("other", "1"), at(110));
+        mine.learn(Some(lease("other", "1")), at(110));
         assert_eq!(mine.evaluate(at(114)), Step::Wait(at(115)), "reading it again changes nothing");
-        mine.learn(lease("other", "2"), at(114));
+        mine.learn(Some(lease("other", "2")), at(114));
         assert_eq!(mine.evaluate(at(115)), Step::Wait(at(129)), "it was renewed");
         assert_eq!(mine.evaluate(at(129)), Step::Take);
     }

@@ -14,13 +14,13 @@ use tracing::{debug, error, info, warn};
 use super::lease::{Lease, LeaseError};
 use super::queue::{Ended, Queue};
 use super::{Metrics, OperatorError, Options};
-use crate::act::{self, Outcome, Resource};
+use crate::act::{self, Outcome};
 use crate::analysis::query::{self, Target};
 use crate::analysis::{Plan, Sample, Side};
 use crate::api::Release;
 use crate::clock::now;
 use crate::cluster::http::Http;
-use crate::cluster::{client, watching_client};
+use crate::cluster::{Resource, client, watching_client};
 use crate::decide::{Brake, Decision, Effect, Identity, Memory, Observation, decide};
 use crate::observe::{Cache, Key, Kind, News, watch, watch_brake};
 use crate::server;
@@ -188,13 +188,26 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, OperatorError> {
     })
 }
 
+/// What is known of an object of the brake.
+enum Seen {
+    NotYet,
+    Absent,
+    There(Box<Value>),
+}
+
+impl From<Option<Box<Value>>> for Seen {
+    fn from(object: Option<Box<Value>>) -> Self {
+        object.map_or(Self::Absent, Self::There)
+    }
+}
+
 /// What is known of the brake.
 struct BrakeView {
     served: bool,
     name: String,
     user: Option<String>,
-    policy: Option<Option<Box<Value>>>,
-    binding: Option<Option<Box<Value>>>,
+    policy: Seen,
+    binding: Seen,
 }
 
 /// Asks once what the server offers and who we are to it.
@@ -211,8 +224,8 @@ async fn discover(client: &Client, options: &Options) -> Result<BrakeView, Opera
         served,
         name: options.brake.clone(),
         user: whoami(client).await,
-        policy: None,
-        binding: None,
+        policy: Seen::NotYet,
+        binding: Seen::NotYet,
     })
 }
 
@@ -236,14 +249,15 @@ impl BrakeView {
                     .to_owned(),
             ));
         }
-        let (policy, binding) = (self.policy.as_ref()?, self.binding.as_ref()?);
         let missing = |what: &str| {
             Some(Brake::Missing(format!("the {what} {} does not exist; run belay install", self.name)))
         };
-        let Some(policy) = policy else { return missing("MutatingAdmissionPolicy") };
-        if binding.is_none() {
-            return missing("MutatingAdmissionPolicyBinding");
-        }
+        let policy = match (&self.policy, &self.binding) {
+            (Seen::NotYet, _) | (_, Seen::NotYet) => return None,
+            (Seen::Absent, _) => return missing("MutatingAdmissionPolicy"),
+            (_, Seen::Absent) => return missing("MutatingAdmissionPolicyBinding"),
+            (Seen::There(policy), Seen::There(_)) => policy,
+        };
         if let Some(user) = &self.user
             && !policy.to_string().contains(user.as_str())
         {
@@ -294,9 +308,9 @@ impl Loop {
             News::Finish(kind) => self.cache.finish(kind),
             News::Brake(policy, object) => {
                 if policy {
-                    self.brake.policy = Some(object);
+                    self.brake.policy = object.into();
                 } else {
-                    self.brake.binding = Some(object);
+                    self.brake.binding = object.into();
                 }
                 self.judge_brake();
                 Vec::new()
@@ -339,12 +353,12 @@ impl Loop {
 
     fn end_pass(&mut self, key: &Key, ended: Ended) {
         let (memory, wake) = self.pending.remove(key).unwrap_or_default();
-        if matches!(ended, Ended::Idle | Ended::Written) {
-            match memory {
-                Some(memory) => self.memory.insert(key.clone(), memory),
-                None => self.memory.remove(key),
-            };
-        }
+        // What was decided on may not have happened: then only what is written counts. The looks since are not
+        // lost, the counters go on from the last one that is written.
+        match memory.filter(|_| matches!(ended, Ended::Idle | Ended::Written)) {
+            Some(memory) => self.memory.insert(key.clone(), memory),
+            None => self.memory.remove(key),
+        };
         self.queue.done(key, ended, wake, now());
     }
 

@@ -155,7 +155,7 @@ impl World {
                 w.rollout_label = Some(rollout.clone());
                 w.has_labels = true;
             }
-            Effect::UnmarkWorkload { workload, generation, marked, held, unpause } => {
+            Effect::UnmarkWorkload { workload, generation, marked, held, unpause, .. } => {
                 let there = (w.rollout_label.is_some() || !marked) && (w.release_label.is_some() || !held);
                 if workload.uid != w.id.uid || *generation != w.generation || !there {
                     return false;
@@ -164,6 +164,7 @@ impl World {
                     w.rollout_label = None;
                 }
                 w.release_label = None;
+                w.braked = false;
                 w.paused &= !unpause;
             }
             Effect::HoldWorkload { workload, generation, revision, pause } => {
@@ -178,6 +179,7 @@ impl World {
                     return false;
                 }
                 w.release_label = None;
+                w.braked = false;
                 w.paused = false;
             }
             Effect::RestoreTemplate { workload, generation, template, .. } => {
@@ -187,6 +189,7 @@ impl World {
                 w.template.clone_from(template);
                 w.revision = revision(template);
                 w.release_label = None;
+                w.braked = false;
                 w.paused = false;
             }
             _ => return false,

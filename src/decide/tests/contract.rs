@@ -392,3 +392,14 @@ fn a_plan_that_cannot_be_used_holds_the_change_and_says_why() {
     world.advance(100);
     assert_promoted(&mut world, "v2");
 }
+
+#[test]
+fn a_change_braked_and_taken_back_while_the_operator_was_away_is_let_go() {
+    let mut world = World::stable(4, plain());
+    world.set_image("v2");
+    world.set_image("v1");
+    assert!(world.workload().paused, "nobody was there to let it go");
+    world.advance(100);
+    assert!(!world.workload().paused);
+    assert_eq!(world.phase(), RolloutPhase::Stable);
+}

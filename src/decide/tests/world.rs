@@ -134,6 +134,7 @@ impl World {
                 deleting: false,
                 rollout_label: None,
                 release_label: None,
+                braked: false,
                 has_labels: false,
                 replicas,
                 paused: false,
@@ -391,6 +392,7 @@ impl World {
             w.release_label.clone_from(&old.release_label);
             if w.template != old.template || old.release_label.is_some() {
                 w.paused = true;
+                w.braked = true;
             }
         }
         if w.template != old.template || w.replicas != old.replicas || w.paused != old.paused {
