@@ -95,11 +95,12 @@ impl Example {
 /// Runs a program as alice, with `belay` in its path: exit code, and everything that it printed.
 async fn run(program: &str, args: &[&str]) -> (i32, String) {
     let belay = Path::new(env!("CARGO_BIN_EXE_belay")).parent().unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
+    let mut path = vec![belay.to_owned()];
+    path.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
     let done = tokio::process::Command::new(program)
         .args(args)
         .current_dir(root())
-        .env("PATH", format!("{}:{path}", belay.display()))
+        .env("PATH", std::env::join_paths(path).unwrap())
         .env("KUBECONFIG", kubeconfig_of_alice())
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
@@ -184,7 +185,7 @@ async fn canary() {
         })
         .await;
     let said = example.next("status").await;
-    assert!(said.contains("3"), "{said}");
+    assert!(said.contains("step 3 of 3"), "{said}");
     example.next("approve").await;
     example.next("status").await;
     let release = example.ends("Promoted").await;
