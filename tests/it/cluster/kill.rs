@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, steps, text, timeline};
-use super::PATIENCE;
 
 /// A small generator of random numbers, so that a run can be repeated.
 struct Dice(u64);
@@ -36,26 +36,43 @@ fn is_final(release: &Value) -> bool {
 fn marks(recorder: &Recorder, canary: &str) -> BTreeSet<String> {
     let mut marks = BTreeSet::new();
     for r in recorder.of("Release") {
-        marks.insert(format!("release {} {} {}", text(&r, "/metadata/name"), text(&r, "/status/phase"), int(&r, "/status/step/index")));
+        marks.insert(format!(
+            "release {} {} {}",
+            text(&r, "/metadata/name"),
+            text(&r, "/status/phase"),
+            int(&r, "/status/step/index")
+        ));
     }
     for rs in recorder.replica_set(canary) {
         let owner = text(&rs, "/metadata/ownerReferences/0/kind");
         marks.insert(format!("canary {} {owner}", int(&rs, "/spec/replicas")));
     }
     for d in recorder.of("Deployment") {
-        marks.insert(format!("workload {} {}", d["spec"]["paused"], d["metadata"]["labels"]["belay.dev/release"]));
+        marks.insert(format!(
+            "workload {} {}",
+            d["spec"]["paused"], d["metadata"]["labels"]["belay.dev/release"]
+        ));
     }
     marks
 }
 
 /// Starts a change and kills the operator whenever something new is written. Returns the release and the kills.
-async fn killed_at_each_write(scene: &mut Scene, recorder: &Recorder, known: usize, env: &[(&str, &str)]) -> (Value, u32) {
+async fn killed_at_each_write(
+    scene: &mut Scene,
+    recorder: &Recorder,
+    known: usize,
+    env: &[(&str, &str)],
+) -> (Value, u32) {
     let mut seen = marks(recorder, "");
     scene.set_env(env).await;
     let started = Instant::now();
     let mut kills = 0;
     loop {
-        assert!(started.elapsed() < PATIENCE, "the release does not end; {:?}", scene.rollout().await["status"]);
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the release does not end; {:?}",
+            scene.rollout().await["status"]
+        );
         let releases = scene.releases().await;
         let canary = releases.get(known).map(|r| text(r, "/spec/to/replicaSet")).unwrap_or_default();
         let now = marks(recorder, &canary);
@@ -71,12 +88,21 @@ async fn killed_at_each_write(scene: &mut Scene, recorder: &Recorder, known: usi
     }
 }
 
-async fn killed_at_random(scene: &mut Scene, dice: &mut Dice, known: usize, env: &[(&str, &str)]) -> (Value, u32) {
+async fn killed_at_random(
+    scene: &mut Scene,
+    dice: &mut Dice,
+    known: usize,
+    env: &[(&str, &str)],
+) -> (Value, u32) {
     scene.set_env(env).await;
     let started = Instant::now();
     let mut kills = 0;
     loop {
-        assert!(started.elapsed() < PATIENCE, "the release does not end; {:?}", scene.rollout().await["status"]);
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the release does not end; {:?}",
+            scene.rollout().await["status"]
+        );
         tokio::time::sleep(Duration::from_millis(150 + dice.below(1800))).await;
         scene.operator.restart().await;
         kills += 1;
@@ -144,7 +170,8 @@ async fn killed_after_each_kind_of_write() {
 
     let stable = scene.uids_of(&scene.stable().await).await;
     let recorder = Recorder::start(&scene.namespace).await;
-    let (release, bad) = killed_at_each_write(&mut scene, &recorder, 1, &[("VERSION", "3"), ("CRASH", "3s")]).await;
+    let (release, bad) =
+        killed_at_each_write(&mut scene, &recorder, 1, &[("VERSION", "3"), ("CRASH", "3s")]).await;
     assert_rolled_back(&scene, &recorder, &release, &stable).await;
     eprintln!("killed {good} times in a promotion, {bad} times in a rollback");
     assert!(good + bad >= 10, "{good} and {bad} kills only");

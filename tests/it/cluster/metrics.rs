@@ -101,7 +101,8 @@ async fn a_good_version_is_proven_by_prometheus() {
 }
 
 async fn prometheus_is_there() -> bool {
-    let there = super::load::get("10.99.0.2:9090", "/-/ready", "prometheus").await.is_ok_and(|(s, _)| s == 200);
+    let there =
+        super::load::get("10.99.0.2:9090", "/-/ready", "prometheus").await.is_ok_and(|(s, _)| s == 200);
     if !there {
         eprintln!("SKIPPED: no Prometheus at 10.99.0.2:9090; start the cluster with --with-prometheus");
     }
@@ -176,7 +177,8 @@ struct Fake {
 
 async fn fake_answer(State(fake): State<Fake>) -> Response {
     let mode = *fake.mode.lock().unwrap();
-    let answer = |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
+    let answer =
+        |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
     let vector = |value: &dyn Fn(u32) -> String| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let pods = fake.pods.lock().unwrap().clone();
@@ -190,7 +192,10 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
         "html" => answer(200, "<html>sign in</html>".to_owned()),
         "huge" => answer(200, " ".repeat(10 << 20)),
         "nan" => answer(200, vector(&|_| "NaN".to_owned())),
-        "empty" => answer(200, json!({"status": "success", "data": {"resultType": "vector", "result": []}}).to_string()),
+        "empty" => answer(
+            200,
+            json!({"status": "success", "data": {"resultType": "vector", "result": []}}).to_string(),
+        ),
         "silent" => {
             tokio::time::sleep(Duration::from_secs(60)).await;
             answer(200, String::new())
@@ -230,7 +235,9 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
     }
     *fake.mode.lock().unwrap() = "good";
     scene
-        .release_where(&name, "goes on", |r| ["CollectingEvidence", "StepTime"].contains(&text(r, "/status/reason").as_str()))
+        .release_where(&name, "goes on", |r| {
+            ["CollectingEvidence", "StepTime"].contains(&text(r, "/status/reason").as_str())
+        })
         .await;
     server.abort();
     scene.operator.assert_healthy().await;

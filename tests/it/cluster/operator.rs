@@ -179,6 +179,11 @@ impl Operator {
         self.log.lock().unwrap().lines.iter().any(|l| l.contains(text))
     }
 
+    /// The lines of the kept log that contain the text.
+    pub fn logged(&self, text: &str) -> Vec<String> {
+        self.log.lock().unwrap().lines.iter().filter(|l| l.contains(text)).cloned().collect()
+    }
+
     /// Asserts that it runs, answers, and never panicked.
     pub async fn assert_healthy(&mut self) {
         assert!(self.is_running(), "the operator ended by itself");

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::figures::figure;
 use super::operator::Operator;
 use super::proxy::Proxy;
 use super::scene::{Plan, Scene, brief, create_workload, steps, text, while_nothing_happens};
@@ -36,6 +37,8 @@ async fn at_rest_nothing_is_asked_but_the_watches() {
     while_nothing_happens(60).await;
     let asked = proxy.take();
     eprintln!("in 60 seconds at rest: {asked:?}");
+    let requests: u32 = asked.iter().filter(|(k, _)| !k.starts_with("WATCH ")).map(|(_, n)| n).sum();
+    figure("idle.requests_per_min", f64::from(requests));
     assert!(asked.keys().all(|k| k.starts_with("WATCH ")), "{asked:?}");
     let spoken = scene.operator.lines() - lines;
     assert!(spoken < 50, "{spoken} lines of log in a minute at rest");
@@ -64,6 +67,8 @@ async fn a_whole_release_asks_little() {
     let leases = of(|k| k.ends_with(" leases"));
     let rest = of(|k| !k.starts_with("WATCH ") && !k.ends_with(" leases"));
     eprintln!("a release of 3 steps and 5 pods: {rest} requests and {leases} about the lease: {asked:?}");
+    figure("release.api_requests", f64::from(rest));
+    figure("release.lease_requests", f64::from(leases));
     assert!(rest <= 22, "{rest} requests: {asked:?}; {}", brief(&release));
     scene.operator.assert_healthy().await;
 }
@@ -74,7 +79,8 @@ async fn a_brake_that_is_not_there_is_told() {
     let namespace = env.namespace("nobrake").await;
     create_workload(&namespace, "web", &Plan::default()).await;
     let flags = ["--brake", "no-such-brake.belay.dev"];
-    let operator = Operator::start_flagged(&env, &namespace.name, super::operator::own_kubeconfig(), &flags).await;
+    let operator =
+        Operator::start_flagged(&env, &namespace.name, super::operator::own_kubeconfig(), &flags).await;
     let mut scene = Scene { operator, namespace };
     scene.create_rollout("web", "web", &json!({})).await;
     let rollout = scene.rollout_is("web", "Stable").await;

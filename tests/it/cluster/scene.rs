@@ -216,6 +216,18 @@ impl Scene {
         .await
     }
 
+    /// Waits for the release of the present template when there may be any number of finished ones, of which the
+    /// oldest are pruned.
+    pub async fn started_by_now(&self, round: usize) -> String {
+        eventually(PATIENCE, &format!("the release of round {round} starts"), async || {
+            let (rollout, workload) = (self.rollout().await, self.workload().await);
+            let name = text(&rollout, "/status/release");
+            let revision = belay::decide::revision(&workload["spec"]["template"]);
+            if name.contains(&revision) { Ok(name) } else { Err(rollout["status"].to_string()) }
+        })
+        .await
+    }
+
     /// Waits until a release satisfies `is`.
     pub async fn release_where(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(PATIENCE, &format!("{name}: {what}"), async || {
