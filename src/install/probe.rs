@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn the_probe_is_a_whole_release() {
         let probe = probe_release("probe");
-        let parsed: api::Release = serde_json::from_value(probe.clone()).expect("every required field is there");
+        let parsed: api::Release =
+            serde_json::from_value(probe.clone()).expect("every required field is there");
         assert_eq!(parsed.spec.commands.len(), 1);
     }
 }

@@ -131,7 +131,11 @@ async fn an_autoscalers_floor_is_held_and_given_back() {
     let floor = async |scene: &Scene, wanted: i64| {
         eventually(PATIENCE, &format!("the floor is {wanted}"), async || {
             let found = scene.get("autoscaling/v2", "HorizontalPodAutoscaler", "web").await;
-            if int(&found, "/spec/minReplicas") == wanted { Ok(found) } else { Err(found["spec"].to_string()) }
+            if int(&found, "/spec/minReplicas") == wanted {
+                Ok(found)
+            } else {
+                Err(found["spec"].to_string())
+            }
         })
         .await
     };
@@ -182,7 +186,8 @@ async fn the_workload_is_deleted() {
     .await;
 
     // A new one of that name is another workload: its first revision is stable without a release.
-    super::scene::create_workload(&scene.namespace, "web", &Plan { env: vec![("VERSION", "9")], ..long() }).await;
+    super::scene::create_workload(&scene.namespace, "web", &Plan { env: vec![("VERSION", "9")], ..long() })
+        .await;
     scene.rollout_is("web", "Stable").await;
     assert_eq!(scene.releases().await.len(), 1);
     scene.operator.assert_healthy().await;

@@ -11,7 +11,8 @@ async fn pause_holds_and_resume_goes_on() {
     scene.set_env(&[("VERSION", "2")]).await;
     let name = scene.new_release(0).await;
     scene.at_step(&name, 1).await;
-    let answer = scene.command(&name, json!({"verb": "pause", "by": "somebody else", "reason": "lunch"})).await;
+    let answer =
+        scene.command(&name, json!({"verb": "pause", "by": "somebody else", "reason": "lunch"})).await;
     assert_eq!(answer["accepted"], true, "{answer}");
     let paused = scene.release_is(&name, "Paused").await;
     assert_eq!(text(&paused, "/spec/commands/0/by"), "alice", "what a client claims is replaced");

@@ -80,7 +80,9 @@ async fn an_image_that_does_not_exist() {
     assert_eq!(text(&scene.release(&name).await, "/spec/commands/1/by"), "alice");
 
     // A new template is a new release.
-    let good = template(&json!({"containers": [{"name": "app", "image": super::scene::IMAGE, "env": [{"name": "VERSION", "value": "3"}]}]}));
+    let good = template(
+        &json!({"containers": [{"name": "app", "image": super::scene::IMAGE, "env": [{"name": "VERSION", "value": "3"}]}]}),
+    );
     scene.change(&good).await;
     let third = scene.new_release(2).await;
     scene.at_step(&third, 1).await;
@@ -105,7 +107,8 @@ async fn a_container_that_exits_after_it_was_ready() {
 #[tokio::test]
 async fn a_container_that_runs_out_of_memory() {
     let Some(mut scene) = Scene::start("oom", long()).await else { return };
-    let patch = app(json!({"env": [{"name": "OOM", "value": "2s"}], "resources": {"limits": {"memory": "48Mi"}}}));
+    let patch =
+        app(json!({"env": [{"name": "OOM", "value": "2s"}], "resources": {"limits": {"memory": "48Mi"}}}));
     rejected(&mut scene, &patch, "CanaryCrashed", &["OOMKilled"]).await;
 }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::PATIENCE;
+use super::operator::Operator;
 use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, steps, text, timeline};
-use super::PATIENCE;
 
 /// A small generator of random numbers, so that a run can be repeated.
 struct Dice(u64);
@@ -36,26 +37,43 @@ fn is_final(release: &Value) -> bool {
 fn marks(recorder: &Recorder, canary: &str) -> BTreeSet<String> {
     let mut marks = BTreeSet::new();
     for r in recorder.of("Release") {
-        marks.insert(format!("release {} {} {}", text(&r, "/metadata/name"), text(&r, "/status/phase"), int(&r, "/status/step/index")));
+        marks.insert(format!(
+            "release {} {} {}",
+            text(&r, "/metadata/name"),
+            text(&r, "/status/phase"),
+            int(&r, "/status/step/index")
+        ));
     }
     for rs in recorder.replica_set(canary) {
         let owner = text(&rs, "/metadata/ownerReferences/0/kind");
         marks.insert(format!("canary {} {owner}", int(&rs, "/spec/replicas")));
     }
     for d in recorder.of("Deployment") {
-        marks.insert(format!("workload {} {}", d["spec"]["paused"], d["metadata"]["labels"]["belay.dev/release"]));
+        marks.insert(format!(
+            "workload {} {}",
+            d["spec"]["paused"], d["metadata"]["labels"]["belay.dev/release"]
+        ));
     }
     marks
 }
 
 /// Starts a change and kills the operator whenever something new is written. Returns the release and the kills.
-async fn killed_at_each_write(scene: &mut Scene, recorder: &Recorder, known: usize, env: &[(&str, &str)]) -> (Value, u32) {
+async fn killed_at_each_write(
+    scene: &mut Scene,
+    recorder: &Recorder,
+    known: usize,
+    env: &[(&str, &str)],
+) -> (Value, u32) {
     let mut seen = marks(recorder, "");
     scene.set_env(env).await;
     let started = Instant::now();
     let mut kills = 0;
     loop {
-        assert!(started.elapsed() < PATIENCE, "the release does not end; {:?}", scene.rollout().await["status"]);
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the release does not end; {:?}",
+            scene.rollout().await["status"]
+        );
         let releases = scene.releases().await;
         let canary = releases.get(known).map(|r| text(r, "/spec/to/replicaSet")).unwrap_or_default();
         let now = marks(recorder, &canary);
@@ -71,12 +89,21 @@ async fn killed_at_each_write(scene: &mut Scene, recorder: &Recorder, known: usi
     }
 }
 
-async fn killed_at_random(scene: &mut Scene, dice: &mut Dice, known: usize, env: &[(&str, &str)]) -> (Value, u32) {
+async fn killed_at_random(
+    scene: &mut Scene,
+    dice: &mut Dice,
+    known: usize,
+    env: &[(&str, &str)],
+) -> (Value, u32) {
     scene.set_env(env).await;
     let started = Instant::now();
     let mut kills = 0;
     loop {
-        assert!(started.elapsed() < PATIENCE, "the release does not end; {:?}", scene.rollout().await["status"]);
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the release does not end; {:?}",
+            scene.rollout().await["status"]
+        );
         tokio::time::sleep(Duration::from_millis(150 + dice.below(1800))).await;
         scene.operator.restart().await;
         kills += 1;
@@ -144,7 +171,8 @@ async fn killed_after_each_kind_of_write() {
 
     let stable = scene.uids_of(&scene.stable().await).await;
     let recorder = Recorder::start(&scene.namespace).await;
-    let (release, bad) = killed_at_each_write(&mut scene, &recorder, 1, &[("VERSION", "3"), ("CRASH", "3s")]).await;
+    let (release, bad) =
+        killed_at_each_write(&mut scene, &recorder, 1, &[("VERSION", "3"), ("CRASH", "3s")]).await;
     assert_rolled_back(&scene, &recorder, &release, &stable).await;
     eprintln!("killed {good} times in a promotion, {bad} times in a rollback");
     assert!(good + bad >= 10, "{good} and {bad} kills only");
@@ -187,4 +215,29 @@ async fn the_clock_of_a_step_survives() {
     let took = started.elapsed().as_secs_f64();
     assert!((19.0..33.0).contains(&took), "the step of 20 s took {took} s: {}", brief(&release));
     scene.operator.assert_healthy().await;
+}
+
+#[tokio::test]
+async fn two_operators_take_turns_and_trust_what_is_written() {
+    let plan = Plan { replicas: 3, spec: steps(&[(20, "4s"), (40, "4s"), (50, "4s")]), ..Plan::default() };
+    let Some(mut scene) = Scene::start("turns", plan).await else { return };
+    let mut second = Operator::start(&scene.namespace.env, &scene.namespace.name).await;
+    let stable = scene.uids_of(&scene.stable().await).await;
+    let recorder = Recorder::start(&scene.namespace).await;
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    scene.at_step(&name, 1).await;
+    // Whoever writes is frozen in the middle of a step, and thawed when the other one has gone a step further: it
+    // remembers a step that is passed.
+    for step in [2, 3] {
+        let writer = scene.operator.lease_holder().await;
+        let frozen = if writer == scene.operator.pid() { &scene.operator } else { &second };
+        frozen.signal("STOP");
+        scene.at_step(&name, step).await;
+        frozen.signal("CONT");
+    }
+    let release = scene.release_is(&name, "Promoted").await;
+    assert_promoted(&scene, &recorder, &release, &stable).await;
+    scene.operator.assert_healthy().await;
+    second.assert_healthy().await;
 }

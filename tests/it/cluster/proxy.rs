@@ -37,7 +37,8 @@ impl Proxy {
         let forward = Forward { client, counts: counts.clone() };
         let router = Router::new().fallback(forward_one).with_state(forward);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let kubeconfig = std::env::temp_dir().join(format!("belay-proxy-{}-{}", std::process::id(), address.port()));
+        let kubeconfig =
+            std::env::temp_dir().join(format!("belay-proxy-{}-{}", std::process::id(), address.port()));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
             "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{address}")}}],
@@ -69,7 +70,8 @@ async fn forward_one(State(forward): State<Forward>, request: Request) -> Respon
     let key = format!("{method} {}", resource(head.uri.path()));
     *forward.counts.lock().unwrap().entry(key).or_default() += 1;
     let body = axum::body::to_bytes(body, 8 << 20).await.unwrap();
-    let mut onward = http::Request::builder().method(head.method).uri(head.uri.path_and_query().unwrap().as_str());
+    let mut onward =
+        http::Request::builder().method(head.method).uri(head.uri.path_and_query().unwrap().as_str());
     for name in [http::header::CONTENT_TYPE, http::header::ACCEPT] {
         if let Some(value) = head.headers.get(&name) {
             onward = onward.header(name, value);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::scene::{int, kind_of, text};
-use super::{Namespace, eventually, PATIENCE};
+use super::{Namespace, PATIENCE, eventually};
 
 /// The states that the objects of a namespace went through.
 pub struct Recorder {
@@ -67,9 +67,9 @@ impl Recorder {
     /// The version of the world at which the canary was let go.
     pub fn handover(&self, canary: &str) -> Option<u64> {
         let states = self.replica_set(canary);
-        let let_go = states.iter().find(|rs| {
-            rs.pointer("/metadata/ownerReferences/0/kind").is_none_or(|k| k != "Rollout")
-        });
+        let let_go = states
+            .iter()
+            .find(|rs| rs.pointer("/metadata/ownerReferences/0/kind").is_none_or(|k| k != "Rollout"));
         let_go.map(version)
     }
 
@@ -81,7 +81,10 @@ impl Recorder {
                 continue;
             }
             let name = text(&pod, "/metadata/name");
-            assert!(pod.pointer("/metadata/deletionTimestamp").is_none(), "stable pod {name} was deleted: {pod:#}");
+            assert!(
+                pod.pointer("/metadata/deletionTimestamp").is_none(),
+                "stable pod {name} was deleted: {pod:#}"
+            );
             assert!(super::scene::is_ready(&pod), "stable pod {name} was unready: {pod:#}");
             assert_eq!(super::scene::restarts(&pod), 0, "stable pod {name} was restarted");
         }

@@ -45,7 +45,16 @@ async fn a_good_version_is_promoted_without_a_lost_request() {
     assert!(totals.requests > 100 && totals.answered.contains_key("2"), "{totals:?}");
     assert_eq!(
         timeline(&release),
-        ["ReleaseStarted", "StepPassed", "StepStarted 2", "StepPassed", "StepStarted 3", "StepPassed", "Promoting", "Promoted"],
+        [
+            "ReleaseStarted",
+            "StepPassed",
+            "StepStarted 2",
+            "StepPassed",
+            "StepStarted 3",
+            "StepPassed",
+            "Promoting",
+            "Promoted"
+        ],
     );
     assert_eq!(int(&release, "/status/weight/reached"), 100);
 
@@ -66,7 +75,11 @@ async fn a_good_version_is_promoted_without_a_lost_request() {
     assert!(after["metadata"]["labels"].get("belay.dev/release").is_none());
     assert_eq!(after["metadata"]["labels"]["belay.dev/rollout"], "web");
     let number = |d: &Value| {
-        d["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str().unwrap().parse::<u32>().unwrap()
+        d["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+            .as_str()
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
     };
     assert_eq!(number(&after), number(&before) + 1, "kubectl rollout history goes on");
     let adopted = scene.get("apps/v1", "ReplicaSet", &canary).await;
@@ -86,7 +99,8 @@ async fn undo_is_a_release(scene: &mut Scene, old: &str) {
     let name = scene.new_release(1).await;
     let release = scene.release_is(&name, "Promoted").await;
     assert_ne!(text(&release, "/spec/to/replicaSet"), old);
-    let workload = scene.workload_where("the workload is complete", |w| int(w, "/status/updatedReplicas") == 5).await;
+    let workload =
+        scene.workload_where("the workload is complete", |w| int(w, "/status/updatedReplicas") == 5).await;
     assert!(workload.pointer("/spec/paused").is_none());
 }
 
@@ -109,7 +123,9 @@ fn tested_uids(recorder: &Recorder, canary: &str) -> Vec<String> {
     let mut uids: Vec<String> = recorder
         .of("Pod")
         .iter()
-        .filter(|p| text(p, "/metadata/ownerReferences/0/name") == canary && is_ready(p) && version(p) < handover)
+        .filter(|p| {
+            text(p, "/metadata/ownerReferences/0/name") == canary && is_ready(p) && version(p) < handover
+        })
         .map(|p| text(p, "/metadata/uid"))
         .collect();
     uids.sort();

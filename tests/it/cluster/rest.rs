@@ -74,7 +74,8 @@ async fn a_brake_that_is_not_there_is_told() {
     let namespace = env.namespace("nobrake").await;
     create_workload(&namespace, "web", &Plan::default()).await;
     let flags = ["--brake", "no-such-brake.belay.dev"];
-    let operator = Operator::start_flagged(&env, &namespace.name, super::operator::own_kubeconfig(), &flags).await;
+    let operator =
+        Operator::start_flagged(&env, &namespace.name, super::operator::own_kubeconfig(), &flags).await;
     let mut scene = Scene { operator, namespace };
     scene.create_rollout("web", "web", &json!({})).await;
     let rollout = scene.rollout_is("web", "Stable").await;

@@ -87,7 +87,8 @@ impl Scene {
 
     /// All objects of a kind in the namespace.
     pub async fn list(&self, version: &str, kind: &str) -> Vec<Value> {
-        let list = self.namespace.api(self.admin(), version, kind).list(&ListParams::default()).await.unwrap();
+        let list =
+            self.namespace.api(self.admin(), version, kind).list(&ListParams::default()).await.unwrap();
         list.items.into_iter().map(|o| serde_json::to_value::<DynamicObject>(o).unwrap()).collect()
     }
 
@@ -141,7 +142,8 @@ impl Scene {
     /// Changes settings of the program as alice, as `kubectl set env` does.
     pub async fn set_env(&self, env: &[(&str, &str)]) {
         let env: Vec<Value> = env.iter().map(|(n, v)| json!({"name": n, "value": v})).collect();
-        self.change(&json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "env": env}]}}}})).await;
+        self.change(&json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "env": env}]}}}}))
+            .await;
     }
 
     /// A strategic merge patch of the Deployment as alice.
@@ -192,7 +194,8 @@ impl Scene {
     pub async fn rollout_is(&self, name: &str, phase: &str) -> Value {
         eventually(PATIENCE, &format!("Rollout {name} is {phase}"), async || {
             let rollout = self.get(BELAY, "Rollout", name).await;
-            let current = int(&rollout, "/status/observedGeneration") == int(&rollout, "/metadata/generation");
+            let current =
+                int(&rollout, "/status/observedGeneration") == int(&rollout, "/metadata/generation");
             if text(&rollout, "/status/phase") == phase && current {
                 return Ok(rollout);
             }
@@ -247,7 +250,19 @@ impl Scene {
     pub async fn workload_where(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(PATIENCE, what, async || {
             let workload = self.workload().await;
-            if is(&workload) { Ok(workload) } else { Err(format!("{}", json!([workload["metadata"]["labels"], workload["spec"]["paused"], workload["spec"]["replicas"], workload["status"]]))) }
+            if is(&workload) {
+                Ok(workload)
+            } else {
+                Err(format!(
+                    "{}",
+                    json!([
+                        workload["metadata"]["labels"],
+                        workload["spec"]["paused"],
+                        workload["spec"]["replicas"],
+                        workload["status"]
+                    ])
+                ))
+            }
         })
         .await
     }
