@@ -249,9 +249,13 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
             let namespace = release.metadata.namespace.clone().unwrap_or_default();
             create(Resource::Releases, &namespace, json!(release))
         }
-        Effect::RecordRelease { release, status: value } => status(Resource::Releases, release, json!(value)),
+        Effect::RecordRelease { release, status: value } => {
+            status(Resource::Releases, release, json!(value))
+        }
         Effect::PruneRelease { release } => delete(Resource::Releases, release),
-        Effect::RecordRollout { rollout, status: value } => status(Resource::Rollouts, rollout, json!(value)),
+        Effect::RecordRollout { rollout, status: value } => {
+            status(Resource::Rollouts, rollout, json!(value))
+        }
         Effect::CreateCanary { object } => {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
             create(Resource::ReplicaSets, namespace, object.clone())

@@ -26,11 +26,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-pub use evidence::NEEDED_SAFE;
 pub use explain::{Explanation, explain, explanation_text};
 pub use fold::{fold, start_step};
 pub use interval::{Interval, ratio_interval};
 pub use matchers::{Labels, Matchers, MatchersError};
+pub use evidence::NEEDED_SAFE;
 pub use plan::{CounterPlan, GuardPlan, NoData, Plan, PlanError, Source, needs};
 pub use tolerance::{Tolerance, ToleranceError};
 pub use verdict::{Finding, Unproven, Verdict, verdict};

@@ -111,8 +111,10 @@ pub async fn uninstall(session: &Session, args: &Uninstall) -> Result<Exit, Fail
         delete_rollouts(session, &cluster, args.timeout).await?;
     }
     let done = seams::remove(&cluster.client, &options, args.keep_crds).await?;
-    session
-        .print(&ObjectsReport { objects: done, message: "Removed. Workloads go on serving.".to_owned() })?;
+    session.print(&ObjectsReport {
+        objects: done,
+        message: "Removed. Workloads go on serving.".to_owned(),
+    })?;
     Ok(Exit::OK)
 }
 

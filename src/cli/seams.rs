@@ -55,10 +55,9 @@ pub async fn apply(
     client: &Client,
     chosen: &InstallOptions,
 ) -> Result<(Vec<ObjectReport>, Option<&'static str>), Failure> {
-    let done = install::install(client, &options(chosen), false).await.map_err(|error| {
-        failed("failed to install", &error)
-            .hint("the command can be run again; `belay doctor` checks what is there")
-    })?;
+    let done = install::install(client, &options(chosen), false)
+        .await
+        .map_err(|error| failed("failed to install", &error).hint("the command can be run again; `belay doctor` checks what is there"))?;
     let warning = (!done.policies).then_some(install::WITHOUT_POLICIES);
     Ok((rows(&done.outcomes), warning))
 }
@@ -73,9 +72,9 @@ pub async fn remove(
     if keep_crds {
         objects.retain(|object| object["kind"] != "CustomResourceDefinition");
     }
-    let done = install::remove(client, &objects).await.map_err(|error| {
-        failed("failed to remove the installation", &error).hint("the command can be run again")
-    })?;
+    let done = install::remove(client, &objects)
+        .await
+        .map_err(|error| failed("failed to remove the installation", &error).hint("the command can be run again"))?;
     Ok(rows(&done))
 }
 

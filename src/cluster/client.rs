@@ -31,11 +31,8 @@ impl Target {
     pub async fn config(&self) -> Result<Config, ClientError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let mut config = if let Some(path) = &self.kubeconfig {
-            let file =
-                kube::config::Kubeconfig::read_from(path).map_err(|e| ClientError::Config(Box::new(e)))?;
-            Config::from_custom_kubeconfig(file, &options)
-                .await
-                .map_err(|e| ClientError::Config(Box::new(e)))?
+            let file = kube::config::Kubeconfig::read_from(path).map_err(|e| ClientError::Config(Box::new(e)))?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|e| ClientError::Config(Box::new(e)))?
         } else if self.context.is_some() {
             Config::from_kubeconfig(&options).await.map_err(|e| ClientError::Config(Box::new(e)))?
         } else {

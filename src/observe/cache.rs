@@ -29,8 +29,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Rollouts, Self::Releases, Self::Deployments, Self::ReplicaSets, Self::Pods, Self::Autoscalers];
+    pub const ALL: [Self; 6] = [
+        Self::Rollouts,
+        Self::Releases,
+        Self::Deployments,
+        Self::ReplicaSets,
+        Self::Pods,
+        Self::Autoscalers,
+    ];
 }
 
 /// Everything that is known of the cluster.

@@ -86,10 +86,7 @@ impl<T> Store<T> {
     /// All objects of a namespace.
     pub fn of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a T> + 'a {
         let from = (namespace.to_owned(), String::new());
-        self.objects
-            .range(from..)
-            .take_while(move |((ns, _), _)| ns == namespace)
-            .map(|(_, (_, object))| object)
+        self.objects.range(from..).take_while(move |((ns, _), _)| ns == namespace).map(|(_, (_, object))| object)
     }
 
     /// All objects.

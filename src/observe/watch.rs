@@ -91,7 +91,8 @@ pub async fn watch_brake(client: Client, policy: bool, name: String, news: mpsc:
     };
     let api: Api<DynamicObject> =
         Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
+    let config =
+        watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
     let mut stream = pin!(watcher(api, config).default_backoff());
     let mut found = None;
     while let Some(event) = stream.next().await {

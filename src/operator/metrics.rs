@@ -169,8 +169,7 @@ impl Metrics {
                 self.step_age.get_or_create(&of).set(now.duration_since(entered.0).as_secs());
             }
             for guard in status.analysis.iter().flat_map(|a| &a.guards) {
-                for (key, value) in [("strict", guard.strict), ("margin", guard.margin), ("safe", guard.safe)]
-                {
+                for (key, value) in [("strict", guard.strict), ("margin", guard.margin), ("safe", guard.safe)] {
                     let labels = Evidence {
                         namespace: namespace.clone(),
                         release: name.clone(),

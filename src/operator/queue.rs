@@ -51,8 +51,7 @@ impl Queue {
 
     /// Moves what is due to the work to be done.
     pub fn due(&mut self, now: Timestamp) {
-        let due: Vec<Key> =
-            self.timers.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+        let due: Vec<Key> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
         for key in due {
             self.timers.remove(&key);
             self.add(key, now);

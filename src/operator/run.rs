@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::lease::{Lease, LeaseError};
 use super::queue::{Ended, Queue};
-use super::{Metrics, OperatorError, Options};
+use super::{Metrics, Options, OperatorError};
 use crate::act::{self, Outcome, Resource};
 use crate::analysis::query::{self, Target};
 use crate::analysis::{Plan, Sample, Side};
@@ -87,8 +87,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     drop(news_in);
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
-    let lease =
-        Lease::new(options.lease_namespace.clone(), options.lease_name.clone(), options.instance.clone());
+    let lease = Lease::new(
+        options.lease_namespace.clone(),
+        options.lease_name.clone(),
+        options.instance.clone(),
+    );
     let mut main = Loop {
         client: client.clone(),
         http,
@@ -207,13 +210,7 @@ async fn discover(client: &Client, options: &Options) -> Result<BrakeView, Opera
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(OperatorError::NotInstalled),
         Err(error) => return Err(ask(error)),
     }
-    Ok(BrakeView {
-        served,
-        name: options.brake.clone(),
-        user: whoami(client).await,
-        policy: None,
-        binding: None,
-    })
+    Ok(BrakeView { served, name: options.brake.clone(), user: whoami(client).await, policy: None, binding: None })
 }
 
 /// The user name that our requests have; admission policies exempt it by name.
@@ -232,8 +229,7 @@ impl BrakeView {
     fn judge(&self) -> Option<Brake> {
         if !self.served {
             return Some(Brake::Missing(
-                "this API server does not serve MutatingAdmissionPolicy (it needs Kubernetes 1.36)"
-                    .to_owned(),
+                "this API server does not serve MutatingAdmissionPolicy (it needs Kubernetes 1.36)".to_owned(),
             ));
         }
         let (policy, binding) = (self.policy.as_ref()?, self.binding.as_ref()?);

@@ -32,14 +32,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (health, ready, metrics) = (state.clone(), state.clone(), state);
     let pages = Router::new()
-        .route(
-            "/healthz",
-            get(async move || verdict(!health.broken.load(Ordering::Relaxed), "main loop ended")),
-        )
-        .route(
-            "/readyz",
-            get(async move || verdict(ready.ready.load(Ordering::Relaxed), "watches not listed yet")),
-        )
+        .route("/healthz", get(async move || verdict(!health.broken.load(Ordering::Relaxed), "main loop ended")))
+        .route("/readyz", get(async move || verdict(ready.ready.load(Ordering::Relaxed), "watches not listed yet")))
         .route(
             "/metrics",
             get(async move || {
