@@ -15,7 +15,7 @@ struct Dice(u64);
 
 impl Dice {
     fn new() -> Self {
-        let given = std::env::var("BELAY_TEST_SEED").ok().and_then(|s| s.parse().ok());
+        let given = std::env::var_os("BELAY_TEST_SEED").and_then(|s| s.to_str()?.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
         eprintln!("BELAY_TEST_SEED={seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)

@@ -14,7 +14,7 @@ use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, text, while_nothing_happens};
 use super::{PATIENCE, eventually};
 
-fn guarded(metrics: Value, more: &Value) -> Plan {
+fn guarded(metrics: &Value, more: &Value) -> Plan {
     let mut analysis = json!({
         "interval": "1s", "warmUp": "1s", "metrics": metrics,
         "guards": [{"name": "errors", "ratio": {
@@ -44,7 +44,7 @@ async fn loaded(scene: &Scene) -> Load {
 }
 
 async fn bad_is_caught(purpose: &str, metrics: Value) {
-    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start(purpose, guarded(&metrics, &json!({}))).await else { return };
     let load = loaded(&scene).await;
     let stable = scene.stable().await;
     let uids = scene.uids_of(&stable).await;
@@ -61,7 +61,7 @@ async fn bad_is_caught(purpose: &str, metrics: Value) {
 }
 
 async fn good_is_proven(purpose: &str, metrics: Value) {
-    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start(purpose, guarded(&metrics, &json!({}))).await else { return };
     let load = loaded(&scene).await;
     scene.set_env(&[("VERSION", "2")]).await;
     let name = scene.new_release(0).await;
@@ -111,7 +111,7 @@ async fn prometheus_is_there() -> bool {
 
 #[tokio::test]
 async fn without_numbers_it_neither_promotes_nor_rolls_back() {
-    let mut plan = guarded(pods(), &json!({}));
+    let mut plan = guarded(&pods(), &json!({}));
     plan.env = vec![("METRICS", "off")];
     let Some(mut scene) = Scene::start("nodata", plan).await else { return };
     scene.set_env(&[("VERSION", "2")]).await;
@@ -131,7 +131,7 @@ async fn without_numbers_it_neither_promotes_nor_rolls_back() {
 #[tokio::test]
 async fn without_numbers_it_rolls_back_after_the_bound_that_was_set() {
     let bound = json!({"onNoData": {"after": "4s", "then": "rollback"}});
-    let mut plan = guarded(pods(), &bound);
+    let mut plan = guarded(&pods(), &bound);
     plan.env = vec![("METRICS", "off")];
     let Some(mut scene) = Scene::start("bound", plan).await else { return };
     scene.set_env(&[("VERSION", "2")]).await;
@@ -150,7 +150,7 @@ async fn no_data(scene: &Scene, name: &str) -> String {
 
 #[tokio::test]
 async fn pages_that_are_no_metrics_hold_and_say_why() {
-    let Some(mut scene) = Scene::start("pages", guarded(pods(), &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start("pages", guarded(&pods(), &json!({}))).await else { return };
     let load = loaded(&scene).await;
     for (round, page) in ["html", "huge", "nan", "error", "slow"].into_iter().enumerate() {
         scene.set_env(&[("VERSION", &format!("2-{page}")), ("METRICS", page)]).await;
@@ -181,7 +181,7 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
     let answer =
         |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
     let vector = |value: &dyn Fn(u32) -> String| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = belay::clock::now().as_second();
         let pods = fake.pods.lock().unwrap().clone();
         let series: Vec<Value> = (0..).zip(&pods).map(|(i, pod)| {
             json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now, value(i)]})
@@ -213,7 +213,7 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
     let router = Router::new().fallback(fake_answer).with_state(fake.clone());
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let metrics = json!({"prometheus": {"url": url}});
-    let mut plan = guarded(metrics, &json!({}));
+    let mut plan = guarded(&metrics, &json!({}));
     // No errors are counted: all series are bad only if the guard says so.
     plan.spec["analysis"]["guards"][0]["ratio"]["bad"] = json!({"metric": "http_errors_total"});
     let Some(mut scene) = Scene::start("fake", plan).await else { return };
