@@ -169,6 +169,16 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// The field and what is wrong with it, in one line.
+    pub fn in_full(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 /// The bounds of the two keys of a rollback, `1/α` and `K`, before the first is shared among guards.
 fn keys(confidence: Confidence) -> (f64, f64) {
     match confidence {

@@ -77,6 +77,7 @@ impl WorkloadKind {
 }
 
 /// A workload.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field or a label of the object, read as it is")]
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// Its kind.

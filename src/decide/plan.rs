@@ -85,7 +85,7 @@ pub(super) fn release(
     let planned_looks = planned_looks(&steps, interval);
     if let Some(written) = &spec.analysis {
         analysis::Plan::resolve(written, planned_looks)
-            .map_err(|error| Reason::InvalidPlan { detail: format!("spec.analysis: {error}") })?;
+            .map_err(|error| Reason::InvalidPlan { detail: error.in_full() })?;
     }
     let deadline = spec.progress_deadline.unwrap_or_else(|| {
         from_secs(u64::try_from(workload.progress_deadline_seconds.clamp(1, 86_400 * 7)).unwrap_or(600))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::operator::Operator;
 use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, steps, text, timeline};
 
@@ -14,7 +15,7 @@ struct Dice(u64);
 
 impl Dice {
     fn new() -> Self {
-        let given = std::env::var("BELAY_TEST_SEED").ok().and_then(|s| s.parse().ok());
+        let given = std::env::var_os("BELAY_TEST_SEED").and_then(|s| s.to_str()?.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
         eprintln!("BELAY_TEST_SEED={seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
@@ -214,4 +215,29 @@ async fn the_clock_of_a_step_survives() {
     let took = started.elapsed().as_secs_f64();
     assert!((19.0..33.0).contains(&took), "the step of 20 s took {took} s: {}", brief(&release));
     scene.operator.assert_healthy().await;
+}
+
+#[tokio::test]
+async fn two_operators_take_turns_and_trust_what_is_written() {
+    let plan = Plan { replicas: 3, spec: steps(&[(20, "4s"), (40, "4s"), (50, "4s")]), ..Plan::default() };
+    let Some(mut scene) = Scene::start("turns", plan).await else { return };
+    let mut second = Operator::start(&scene.namespace.env, &scene.namespace.name).await;
+    let stable = scene.uids_of(&scene.stable().await).await;
+    let recorder = Recorder::start(&scene.namespace).await;
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    scene.at_step(&name, 1).await;
+    // Whoever writes is frozen in the middle of a step, and thawed when the other one has gone a step further: it
+    // remembers a step that is passed.
+    for step in [2, 3] {
+        let writer = scene.operator.lease_holder().await;
+        let frozen = if writer == scene.operator.pid() { &scene.operator } else { &second };
+        frozen.signal("STOP");
+        scene.at_step(&name, step).await;
+        frozen.signal("CONT");
+    }
+    let release = scene.release_is(&name, "Promoted").await;
+    assert_promoted(&scene, &recorder, &release, &stable).await;
+    scene.operator.assert_healthy().await;
+    second.assert_healthy().await;
 }

@@ -95,7 +95,7 @@ pub async fn get(address: &str, path: &str, host: &str) -> Result<(u16, String),
         }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
-        let status = status.ok_or_else(|| format!("no answer: {:.80}", answer))?;
+        let status = status.ok_or_else(|| format!("no answer: {answer:.80}"))?;
         Ok((status, answer.split_once("\r\n\r\n").map(|(_, b)| b.to_owned()).unwrap_or_default()))
     };
     tokio::time::timeout(DEADLINE, ask).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))

@@ -14,7 +14,7 @@ use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, text, while_nothing_happens};
 use super::{PATIENCE, eventually};
 
-fn guarded(metrics: Value, more: &Value) -> Plan {
+fn guarded(metrics: &Value, more: &Value) -> Plan {
     let mut analysis = json!({
         "interval": "1s", "warmUp": "1s", "metrics": metrics,
         "guards": [{"name": "errors", "ratio": {
@@ -44,7 +44,7 @@ async fn loaded(scene: &Scene) -> Load {
 }
 
 async fn bad_is_caught(purpose: &str, metrics: Value) {
-    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start(purpose, guarded(&metrics, &json!({}))).await else { return };
     let load = loaded(&scene).await;
     let stable = scene.stable().await;
     let uids = scene.uids_of(&stable).await;
@@ -61,7 +61,7 @@ async fn bad_is_caught(purpose: &str, metrics: Value) {
 }
 
 async fn good_is_proven(purpose: &str, metrics: Value) {
-    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start(purpose, guarded(&metrics, &json!({}))).await else { return };
     let load = loaded(&scene).await;
     scene.set_env(&[("VERSION", "2")]).await;
     let name = scene.new_release(0).await;
@@ -111,7 +111,7 @@ async fn prometheus_is_there() -> bool {
 
 #[tokio::test]
 async fn without_numbers_it_neither_promotes_nor_rolls_back() {
-    let mut plan = guarded(pods(), &json!({}));
+    let mut plan = guarded(&pods(), &json!({}));
     plan.env = vec![("METRICS", "off")];
     let Some(mut scene) = Scene::start("nodata", plan).await else { return };
     scene.set_env(&[("VERSION", "2")]).await;
@@ -131,7 +131,7 @@ async fn without_numbers_it_neither_promotes_nor_rolls_back() {
 #[tokio::test]
 async fn without_numbers_it_rolls_back_after_the_bound_that_was_set() {
     let bound = json!({"onNoData": {"after": "4s", "then": "rollback"}});
-    let mut plan = guarded(pods(), &bound);
+    let mut plan = guarded(&pods(), &bound);
     plan.env = vec![("METRICS", "off")];
     let Some(mut scene) = Scene::start("bound", plan).await else { return };
     scene.set_env(&[("VERSION", "2")]).await;
@@ -150,14 +150,15 @@ async fn no_data(scene: &Scene, name: &str) -> String {
 
 #[tokio::test]
 async fn pages_that_are_no_metrics_hold_and_say_why() {
-    let Some(mut scene) = Scene::start("pages", guarded(pods(), &json!({}))).await else { return };
+    let Some(mut scene) = Scene::start("pages", guarded(&pods(), &json!({}))).await else { return };
     let load = loaded(&scene).await;
     for (round, page) in ["html", "huge", "nan", "error", "slow"].into_iter().enumerate() {
         scene.set_env(&[("VERSION", &format!("2-{page}")), ("METRICS", page)]).await;
         let name = scene.new_release(round).await;
         let message = no_data(&scene, &name).await;
         eprintln!("{page}: {message}");
-        assert!(message.contains("no canary pod could be measured"), "{page}: {message}");
+        let told = if page == "nan" { "is NaN" } else { "no canary pod could be measured" };
+        assert!(message.contains(told), "{page}: {message}");
         scene.operator.assert_healthy().await;
     }
     scene.set_env(&[("VERSION", "3"), ("METRICS", "on")]).await;
@@ -180,7 +181,7 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
     let answer =
         |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
     let vector = |value: &dyn Fn(u32) -> String| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = belay::clock::now().as_second();
         let pods = fake.pods.lock().unwrap().clone();
         let series: Vec<Value> = (0..).zip(&pods).map(|(i, pod)| {
             json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now, value(i)]})
@@ -212,27 +213,37 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
     let router = Router::new().fallback(fake_answer).with_state(fake.clone());
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let metrics = json!({"prometheus": {"url": url}});
-    let mut plan = guarded(metrics, &json!({}));
+    let mut plan = guarded(&metrics, &json!({}));
     // No errors are counted: all series are bad only if the guard says so.
     plan.spec["analysis"]["guards"][0]["ratio"]["bad"] = json!({"metric": "http_errors_total"});
     let Some(mut scene) = Scene::start("fake", plan).await else { return };
     scene.set_env(&[("VERSION", "2")]).await;
     let name = scene.new_release(0).await;
-    let mut last = String::new();
-    for mode in ["500", "html", "huge", "nan", "empty", "silent"] {
+    let ways = [
+        ("500", "answered 500: overloaded"),
+        ("html", "did not answer with the JSON of a query"),
+        ("huge", "is larger than 4194304 bytes"),
+        ("nan", "is NaN"),
+        ("empty", "has no series of http_requests_total"),
+        ("silent", "did not answer within"),
+    ];
+    let mut held = 0;
+    for (mode, words) in ways {
         *fake.mode.lock().unwrap() = mode;
         let pods = scene.list("v1", "Pod").await;
         *fake.pods.lock().unwrap() = pods.iter().map(|p| text(p, "/metadata/name")).collect();
-        last = eventually(PATIENCE, &format!("{mode} is told"), async || {
-            let message = no_data(&scene, &name).await;
-            if message == last { Err(message) } else { Ok(message) }
+        // Each look tells the log why; the status is not written for every other word.
+        eventually(PATIENCE, &format!("{mode} is told"), async || {
+            if scene.operator.said(words) { Ok(()) } else { Err(brief(&scene.release(&name).await)) }
         })
         .await;
-        eprintln!("{mode}: {last}");
-        assert!(last.len() < 600, "{last}");
+        let message = no_data(&scene, &name).await;
+        assert!(message.len() < 600, "{message}");
         assert_eq!(int(&scene.release(&name).await, "/status/step/index"), 0);
+        held = scene.events(&name).await.iter().filter(|(reason, ..)| reason == "Held").count();
         scene.operator.assert_healthy().await;
     }
+    assert_eq!(held, 1, "one outage is told once");
     *fake.mode.lock().unwrap() = "good";
     scene
         .release_where(&name, "goes on", |r| {

@@ -150,6 +150,29 @@ impl Operator {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args(["-s", signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success(), "SIG{signal} was not sent");
+    }
+
+    /// The process that holds the lease, or held it last.
+    pub async fn lease_holder(&self) -> u32 {
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.env.admin.clone(),
+            "belay-system",
+            &resource("coordination.k8s.io/v1", "Lease"),
+        );
+        let lease = api.get(&lease_name(&self.namespace)).await.unwrap();
+        let holder = lease.data.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
+        holder.rsplit('-').next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
+    }
+
     /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
@@ -160,13 +183,6 @@ impl Operator {
         let address = self.log.lock().unwrap().address.clone();
         let address = address.ok_or("the operator has not said where it listens")?;
         super::load::get(&address, path, "operator").await
-    }
-
-    /// The sum of a figure over the series whose labels contain `labels`.
-    pub async fn figure(&self, name: &str, labels: &str) -> f64 {
-        let (_, text) = self.page("/metrics").await.unwrap();
-        let of_name = text.lines().filter(|l| l.starts_with(name) && l.contains(labels));
-        of_name.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Lines of the log so far, over all restarts.

@@ -138,8 +138,8 @@ fn assert_steps_permit(recorder: &Recorder, canary: &str) {
     let releases = recorder.of("Release");
     for rs in recorder.replica_set(canary) {
         let size = i32::try_from(int(&rs, "/spec/replicas")).unwrap();
-        let recorded = releases.iter().rfind(|r| version(r) < version(&rs)).expect("the release came first");
-        let index = usize::try_from(int(recorded, "/status/step/index")).unwrap();
+        let release = releases.iter().rfind(|r| version(r) < version(&rs)).expect("the release came first");
+        let index = usize::try_from(int(release, "/status/step/index")).unwrap();
         let permitted = WEIGHTS.get(index).map_or(REPLICAS, |w| belay::decide::canary_pods(REPLICAS, *w));
         assert!(size <= permitted, "{size} canary pods at step {}, which permits {permitted}", index + 1);
     }
