@@ -40,6 +40,9 @@ pub struct Memory {
     pub release_uid: String,
     /// The status as this process has it.
     pub status: ReleaseStatus,
+    /// The written status that it goes on from. When the Release has another one by now, another process wrote it
+    /// or this one wrote it and then failed, and what is written counts.
+    pub written: Option<ReleaseStatus>,
     /// When the status was last written by this process.
     pub written_at: Option<Timestamp>,
 }

@@ -330,6 +330,11 @@ impl fmt::Display for Reason {
             Self::RolloutPaused => {
                 write!(f, "a change waits because the Rollout is paused; set spec.paused to false")
             }
+            // There is no Release left that could be told to try again.
+            Self::Vetoed { revision, release, code } if code == "ReleaseDeleted" => write!(
+                f,
+                "{revision} was rejected because its Release {release} was deleted while it ran; the stable revision serves. Change the workload"
+            ),
             Self::Vetoed { revision, release, code } => write!(
                 f,
                 "{revision} was rejected by {release} ({code}); the stable revision serves. Change the workload, or lift the veto with belay retry"

@@ -21,21 +21,25 @@ const HOLD_EVERY: SignedDuration = SignedDuration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Working {
     pub status: ReleaseStatus,
+    /// What is written, or will be by this pass.
+    written: Option<ReleaseStatus>,
     written_at: Option<Timestamp>,
     recorded: bool,
 }
 
 impl Working {
-    /// The latest that is known: what this process remembers if it goes on from what is written, else what is
-    /// written. It does not after a pass that was cut off between its writes.
+    /// The latest that is known: what this process remembers, if it goes on from what is written, else that.
     pub fn load(release: &Release, memory: Option<&Memory>) -> Self {
         let uid = release.metadata.uid.as_deref().unwrap_or_default();
-        let written = release.status.as_ref();
-        let remembered =
-            memory.filter(|m| m.release_uid == uid && written.is_none_or(|w| goes_on(&m.status, w)));
+        let remembered = memory.filter(|m| m.release_uid == uid && m.written == release.status);
         let status =
             remembered.map(|m| m.status.clone()).or_else(|| release.status.clone()).unwrap_or_default();
-        Self { status, written_at: remembered.and_then(|m| m.written_at), recorded: false }
+        Self {
+            status,
+            written: release.status.clone(),
+            written_at: remembered.and_then(|m| m.written_at),
+            recorded: false,
+        }
     }
 
     /// Changes the phase and tells why.
@@ -94,6 +98,7 @@ impl Working {
             return;
         }
         self.recorded = true;
+        self.written = Some(self.status.clone());
         self.written_at = Some(pass.now);
         pass.push(Effect::RecordRelease {
             release: identity(&release.metadata),
@@ -126,16 +131,10 @@ impl Working {
         Memory {
             release_uid: release.metadata.uid.clone().unwrap_or_default(),
             status: self.status,
+            written: self.written,
             written_at: self.written_at,
         }
     }
-}
-
-/// Whether what is remembered came after what is written.
-fn goes_on(remembered: &ReleaseStatus, written: &ReleaseStatus) -> bool {
-    remembered.step.index >= written.step.index
-        && remembered.commands.len() >= written.commands.len()
-        && written.timeline.last().is_none_or(|last| remembered.timeline.contains(last))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -167,5 +166,37 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
         Urgency::Evidence
     } else {
         Urgency::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ReleasePhase, ReleaseSpec};
+
+    fn release(phase: ReleasePhase) -> Release {
+        let spec: ReleaseSpec = serde_json::from_value(serde_json::json!({
+            "rollout": "web", "workload": {"kind": "Deployment", "name": "web", "uid": "w"}, "replicas": 1,
+            "from": {"revision": "a", "replicaSet": "web-a"}, "to": {"revision": "b", "replicaSet": "web-b"},
+            "attempt": 1, "steps": [{"weight": 50, "minDuration": "1s", "maxDuration": "1s"}],
+            "rollback": {"automatic": true, "restoreTemplate": false}, "progressDeadline": "1s", "plannedLooks": 12,
+        }))
+        .expect("valid");
+        let mut release = Release::new("web-b", spec);
+        release.status = Some(ReleaseStatus { phase, ..ReleaseStatus::default() });
+        release
+    }
+
+    #[test]
+    fn what_another_process_wrote_counts_more_than_what_is_remembered() {
+        let seen = release(ReleasePhase::Progressing);
+        let mut working = Working::load(&seen, None);
+        working.status.progress = Some("1/1".into());
+        let memory = working.remember(&seen);
+        let same = Working::load(&seen, Some(&memory));
+        assert_eq!(same.status.progress.as_deref(), Some("1/1"));
+        let rolled_back = release(ReleasePhase::RollingBack);
+        let other = Working::load(&rolled_back, Some(&memory));
+        assert_eq!(other.status.phase, ReleasePhase::RollingBack);
     }
 }

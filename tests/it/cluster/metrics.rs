@@ -1,1 +1,244 @@
-//! To come.
+//! Guards on real numbers: the pods' own pages, a real Prometheus, and sources that fail in every way.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::load::Load;
+use super::record::Recorder;
+use super::scene::{Plan, Scene, brief, int, text, while_nothing_happens};
+use super::{PATIENCE, eventually};
+
+fn guarded(metrics: Value, more: &Value) -> Plan {
+    let mut analysis = json!({
+        "interval": "1s", "warmUp": "1s", "metrics": metrics,
+        "guards": [{"name": "errors", "ratio": {
+            "bad": {"metric": "http_requests_total", "match": "code=~\"5..\""},
+            "total": {"metric": "http_requests_total"},
+            "tolerate": "1.5x + 5%",
+        }}],
+    });
+    json_patch::merge(&mut analysis, more);
+    let spec = json!({
+        "strategy": {"canary": {"steps": [{"weight": 50, "minDuration": "2s", "maxDuration": "60s"}]}},
+        "analysis": analysis,
+    });
+    let annotations = json!({"prometheus.io/scrape": "true", "prometheus.io/port": "8080", "prometheus.io/path": "/metrics"});
+    let deployment = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+    Plan { replicas: 2, spec, deployment, env: Vec::new() }
+}
+
+fn pods() -> Value {
+    json!({"pods": {"port": 8080}})
+}
+
+/// A Service before the pods, and a load on it.
+async fn loaded(scene: &Scene) -> Load {
+    let address = super::releases::service(scene).await;
+    Load::start(&address, 80)
+}
+
+async fn bad_is_caught(purpose: &str, metrics: Value) {
+    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let load = loaded(&scene).await;
+    let stable = scene.stable().await;
+    let uids = scene.uids_of(&stable).await;
+    let recorder = Recorder::start(&scene.namespace).await;
+    scene.set_env(&[("VERSION", "2"), ("ERROR_RATE", "0.3")]).await;
+    let name = scene.new_release(0).await;
+    let release = scene.release_is(&name, "RolledBack").await;
+    assert_eq!(text(&release, "/status/reason"), "GuardFailed", "{}", brief(&release));
+    eprintln!("{}", text(&release, "/status/message"));
+    recorder.assert_untouched(&uids, None);
+    let totals = load.stop().await;
+    assert!(totals.bad.keys().all(|v| v != "1"), "{totals:?}");
+    scene.operator.assert_healthy().await;
+}
+
+async fn good_is_proven(purpose: &str, metrics: Value) {
+    let Some(mut scene) = Scene::start(purpose, guarded(metrics, &json!({}))).await else { return };
+    let load = loaded(&scene).await;
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    let release = scene.release_is(&name, "Promoted").await;
+    let way = release["status"]["timeline"].to_string();
+    assert!(way.contains("prove"), "{way}");
+    load.stop().await;
+    scene.operator.assert_healthy().await;
+}
+
+fn prometheus() -> Value {
+    json!({"prometheus": {"url": "http://10.99.0.2:9090"}})
+}
+
+#[tokio::test]
+async fn a_bad_version_is_caught_by_its_pods_pages() {
+    bad_is_caught("podsbad", pods()).await;
+}
+
+#[tokio::test]
+async fn a_good_version_is_proven_by_its_pods_pages() {
+    good_is_proven("podsgood", pods()).await;
+}
+
+#[tokio::test]
+async fn a_bad_version_is_caught_by_prometheus() {
+    if prometheus_is_there().await {
+        bad_is_caught("prombad", prometheus()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_good_version_is_proven_by_prometheus() {
+    if prometheus_is_there().await {
+        good_is_proven("promgood", prometheus()).await;
+    }
+}
+
+async fn prometheus_is_there() -> bool {
+    let there =
+        super::load::get("10.99.0.2:9090", "/-/ready", "prometheus").await.is_ok_and(|(s, _)| s == 200);
+    if !there {
+        eprintln!("SKIPPED: no Prometheus at 10.99.0.2:9090; start the cluster with --with-prometheus");
+    }
+    there
+}
+
+#[tokio::test]
+async fn without_numbers_it_neither_promotes_nor_rolls_back() {
+    let mut plan = guarded(pods(), &json!({}));
+    plan.env = vec![("METRICS", "off")];
+    let Some(mut scene) = Scene::start("nodata", plan).await else { return };
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    no_data(&scene, &name).await;
+    while_nothing_happens(8).await;
+    let release = scene.release(&name).await;
+    assert_eq!(text(&release, "/status/reason"), "NoData", "{}", brief(&release));
+    assert_eq!(int(&release, "/status/step/index"), 0);
+    assert!(release.pointer("/status/step/runningSince").is_none(), "its clock stands");
+    let told = scene.events(&name).await;
+    let held = told.iter().filter(|(reason, ..)| reason == "Held").count();
+    assert_eq!(held, 1, "told once: {told:?}");
+    scene.operator.assert_healthy().await;
+}
+
+#[tokio::test]
+async fn without_numbers_it_rolls_back_after_the_bound_that_was_set() {
+    let bound = json!({"onNoData": {"after": "4s", "then": "rollback"}});
+    let mut plan = guarded(pods(), &bound);
+    plan.env = vec![("METRICS", "off")];
+    let Some(mut scene) = Scene::start("bound", plan).await else { return };
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    let release = scene.release_is(&name, "RolledBack").await;
+    assert_eq!(text(&release, "/status/reason"), "NoData", "{}", brief(&release));
+    eprintln!("{}", text(&release, "/status/message"));
+    scene.operator.assert_healthy().await;
+}
+
+/// Waits until a release is held for want of data, and returns what it says.
+async fn no_data(scene: &Scene, name: &str) -> String {
+    let release = scene.release_where(name, "no data", |r| text(r, "/status/reason") == "NoData").await;
+    text(&release, "/status/message")
+}
+
+#[tokio::test]
+async fn pages_that_are_no_metrics_hold_and_say_why() {
+    let Some(mut scene) = Scene::start("pages", guarded(pods(), &json!({}))).await else { return };
+    let load = loaded(&scene).await;
+    for (round, page) in ["html", "huge", "nan", "error", "slow"].into_iter().enumerate() {
+        scene.set_env(&[("VERSION", &format!("2-{page}")), ("METRICS", page)]).await;
+        let name = scene.new_release(round).await;
+        let message = no_data(&scene, &name).await;
+        eprintln!("{page}: {message}");
+        assert!(message.contains("no canary pod could be measured"), "{page}: {message}");
+        scene.operator.assert_healthy().await;
+    }
+    scene.set_env(&[("VERSION", "3"), ("METRICS", "on")]).await;
+    let name = scene.new_release(5).await;
+    scene.release_is(&name, "Promoted").await;
+    load.stop().await;
+    scene.operator.assert_healthy().await;
+}
+
+/// A server that pretends to be Prometheus.
+#[derive(Clone)]
+struct Fake {
+    mode: Arc<Mutex<&'static str>>,
+    pods: Arc<Mutex<Vec<String>>>,
+    started: Instant,
+}
+
+async fn fake_answer(State(fake): State<Fake>) -> Response {
+    let mode = *fake.mode.lock().unwrap();
+    let answer =
+        |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
+    let vector = |value: &dyn Fn(u32) -> String| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let pods = fake.pods.lock().unwrap().clone();
+        let series: Vec<Value> = (0..).zip(&pods).map(|(i, pod)| {
+            json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now, value(i)]})
+        }).collect();
+        json!({"status": "success", "data": {"resultType": "vector", "result": series}}).to_string()
+    };
+    match mode {
+        "500" => answer(500, "overloaded".to_owned()),
+        "html" => answer(200, "<html>sign in</html>".to_owned()),
+        "huge" => answer(200, " ".repeat(10 << 20)),
+        "nan" => answer(200, vector(&|_| "NaN".to_owned())),
+        "empty" => answer(
+            200,
+            json!({"status": "success", "data": {"resultType": "vector", "result": []}}).to_string(),
+        ),
+        "silent" => {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            answer(200, String::new())
+        }
+        _ => answer(200, vector(&|i| (fake.started.elapsed().as_secs() * 40 + u64::from(i)).to_string())),
+    }
+}
+
+#[tokio::test]
+async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let fake = Fake { mode: Arc::new(Mutex::new("500")), pods: Arc::default(), started: Instant::now() };
+    let router = Router::new().fallback(fake_answer).with_state(fake.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let metrics = json!({"prometheus": {"url": url}});
+    let mut plan = guarded(metrics, &json!({}));
+    // No errors are counted: all series are bad only if the guard says so.
+    plan.spec["analysis"]["guards"][0]["ratio"]["bad"] = json!({"metric": "http_errors_total"});
+    let Some(mut scene) = Scene::start("fake", plan).await else { return };
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    let mut last = String::new();
+    for mode in ["500", "html", "huge", "nan", "empty", "silent"] {
+        *fake.mode.lock().unwrap() = mode;
+        let pods = scene.list("v1", "Pod").await;
+        *fake.pods.lock().unwrap() = pods.iter().map(|p| text(p, "/metadata/name")).collect();
+        last = eventually(PATIENCE, &format!("{mode} is told"), async || {
+            let message = no_data(&scene, &name).await;
+            if message == last { Err(message) } else { Ok(message) }
+        })
+        .await;
+        eprintln!("{mode}: {last}");
+        assert!(last.len() < 600, "{last}");
+        assert_eq!(int(&scene.release(&name).await, "/status/step/index"), 0);
+        scene.operator.assert_healthy().await;
+    }
+    *fake.mode.lock().unwrap() = "good";
+    scene
+        .release_where(&name, "goes on", |r| {
+            ["CollectingEvidence", "StepTime"].contains(&text(r, "/status/reason").as_str())
+        })
+        .await;
+    server.abort();
+    scene.operator.assert_healthy().await;
+}

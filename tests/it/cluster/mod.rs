@@ -11,6 +11,7 @@ mod commands;
 mod crash;
 mod crds;
 mod examples;
+mod figures;
 mod install;
 mod kill;
 mod load;

@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, DeleteParams, DynamicObject};
-use serde_json::Value;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use super::{Env, PATIENCE, resource};
 
@@ -49,6 +50,7 @@ pub struct Operator {
     child: Option<Child>,
     namespace: String,
     kubeconfig: PathBuf,
+    flags: Vec<String>,
     env: Env,
     log: Arc<Mutex<Log>>,
 }
@@ -61,10 +63,17 @@ impl Operator {
 
     /// Starts it with a kubeconfig of the test's own.
     pub async fn start_with(env: &Env, namespace: &str, kubeconfig: PathBuf) -> Self {
+        Self::start_flagged(env, namespace, kubeconfig, &[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn start_flagged(env: &Env, namespace: &str, kubeconfig: PathBuf, flags: &[&str]) -> Self {
+        keep_others_out(env, namespace).await;
         let mut operator = Self {
             child: None,
             namespace: namespace.to_owned(),
             kubeconfig,
+            flags: flags.iter().map(ToString::to_string).collect(),
             env: env.clone(),
             log: Arc::default(),
         };
@@ -78,6 +87,7 @@ impl Operator {
         let mut child = Command::new(env!("CARGO_BIN_EXE_belay"))
             .args(["operator", "--namespace", &self.namespace, "--listen", "127.0.0.1:0"])
             .args(["--lease-name", &lease_name(&self.namespace), "--log-format", "json"])
+            .args(&self.flags)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("BELAY_LOG", "belay=debug")
             .env("RUST_BACKTRACE", "1")
@@ -169,6 +179,11 @@ impl Operator {
         self.log.lock().unwrap().lines.iter().any(|l| l.contains(text))
     }
 
+    /// The lines of the kept log that contain the text.
+    pub fn logged(&self, text: &str) -> Vec<String> {
+        self.log.lock().unwrap().lines.iter().filter(|l| l.contains(text)).cloned().collect()
+    }
+
     /// Asserts that it runs, answers, and never panicked.
     pub async fn assert_healthy(&mut self) {
         assert!(self.is_running(), "the operator ended by itself");
@@ -211,4 +226,52 @@ pub fn own_kubeconfig() -> PathBuf {
     let names = ["belay.kubeconfig", "belay"];
     let found = names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
     found.unwrap_or_else(|| panic!("{} has no kubeconfig of the user belay", folder.display()))
+}
+
+/// An operator that is installed in the cluster governs all namespaces, and two operators with two leases would both
+/// write. So the API server refuses what an operator that runs in a pod writes to the namespaces of these tests.
+async fn keep_others_out(env: &Env, namespace: &str) {
+    const NAME: &str = "own-operator.tests.belay.dev";
+    const LABEL: &str = "tests.belay.dev/own-operator";
+    static DONE: OnceCell<()> = OnceCell::const_new();
+    let apply = async |version: &str, kind: &str, object: Value| {
+        let api: Api<DynamicObject> = Api::all_with(env.admin.clone(), &resource(version, kind));
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await.unwrap();
+    };
+    DONE.get_or_init(|| async {
+        let version = "admissionregistration.k8s.io/v1";
+        let policy = json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": NAME},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {LABEL: "true"}},
+                    "resourceRules": [{
+                        "apiGroups": ["belay.dev", "apps", "autoscaling", "events.k8s.io"], "apiVersions": ["*"],
+                        "resources": ["*/*"], "operations": ["CREATE", "UPDATE", "DELETE"],
+                    }],
+                },
+                "matchConditions": [{
+                    "name": "operators",
+                    "expression": format!("request.userInfo.username == '{}'", belay::api::OPERATOR_USER),
+                }],
+                "validations": [{
+                    "expression": "!has(request.userInfo.extra) || !('authentication.kubernetes.io/pod-name' in request.userInfo.extra)",
+                    "message": "this namespace has an operator of its own",
+                }],
+            },
+        });
+        let binding = json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": NAME},
+            "spec": {"policyName": NAME, "validationActions": ["Deny"]},
+        });
+        apply(version, "ValidatingAdmissionPolicy", policy).await;
+        apply(version, "ValidatingAdmissionPolicyBinding", binding).await;
+        // The API server takes new policies up within a second or so.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    })
+    .await;
+    let label = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {LABEL: "true"}}});
+    apply("v1", "Namespace", label).await;
 }

@@ -59,11 +59,6 @@ impl Recorder {
         all
     }
 
-    /// The number of states so far.
-    pub fn len(&self) -> usize {
-        self.seen.lock().unwrap().len()
-    }
-
     /// The states of the ReplicaSet with this name.
     pub fn replica_set(&self, name: &str) -> Vec<Value> {
         self.of("ReplicaSet").into_iter().filter(|o| text(o, "/metadata/name") == name).collect()

@@ -87,11 +87,7 @@ async fn a_good_version_is_promoted_without_a_lost_request() {
     let rollout = scene.rollout_is("web", "Stable").await;
     assert_eq!(text(&rollout, "/status/stable/replicaSet"), canary);
     let events: Vec<String> = scene.events(&name).await.into_iter().map(|(reason, ..)| reason).collect();
-    assert_eq!(
-        events,
-        ["StepStarted", "StepStarted", "Promoted"],
-        "after the start, which is told of the release"
-    );
+    assert_eq!(events, ["ReleaseStarted", "StepStarted", "StepStarted", "Promoted"]);
 
     undo_is_a_release(&mut scene, &stable).await;
     scene.operator.assert_healthy().await;
@@ -109,7 +105,7 @@ async fn undo_is_a_release(scene: &mut Scene, old: &str) {
 }
 
 /// A Service in front of the pods; its address.
-async fn service(scene: &Scene) -> String {
+pub async fn service(scene: &Scene) -> String {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},

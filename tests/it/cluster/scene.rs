@@ -216,6 +216,18 @@ impl Scene {
         .await
     }
 
+    /// Waits for the release of the present template when there may be any number of finished ones, of which the
+    /// oldest are pruned.
+    pub async fn started_by_now(&self, round: usize) -> String {
+        eventually(PATIENCE, &format!("the release of round {round} starts"), async || {
+            let (rollout, workload) = (self.rollout().await, self.workload().await);
+            let name = text(&rollout, "/status/release");
+            let revision = belay::decide::revision(&workload["spec"]["template"]);
+            if name.contains(&revision) { Ok(name) } else { Err(rollout["status"].to_string()) }
+        })
+        .await
+    }
+
     /// Waits until a release satisfies `is`.
     pub async fn release_where(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         eventually(PATIENCE, &format!("{name}: {what}"), async || {
@@ -267,10 +279,12 @@ impl Scene {
         .await
     }
 
-    /// The events about an object: reason, type and note, oldest first.
+    /// Belay's events about an object: reason, type and note, oldest first.
     pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let mut all = self.list("events.k8s.io/v1", "Event").await;
-        all.retain(|e| text(e, "/regarding/name") == name);
+        all.retain(|e| {
+            text(e, "/regarding/name") == name && text(e, "/regarding/apiVersion").starts_with("belay.dev/")
+        });
         all.sort_by_key(|e| text(e, "/eventTime"));
         all.iter().map(|e| (text(e, "/reason"), text(e, "/type"), text(e, "/note"))).collect()
     }
