@@ -59,6 +59,7 @@ pub struct Metrics {
     weight: Family<Of, Gauge<f64, AtomicU64>>,
     step_age: Family<Of, Gauge<i64, AtomicI64>>,
     evidence: Family<Evidence, Gauge<f64, AtomicU64>>,
+    memory: Gauge,
 }
 
 fn buckets() -> Histogram {
@@ -81,6 +82,7 @@ impl Default for Metrics {
             weight: Family::default(),
             step_age: Family::default(),
             evidence: Family::default(),
+            memory: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -110,6 +112,8 @@ impl Metrics {
         r.register("release_weight_percent", "Share of the new version", self.weight.clone());
         r.register_with_unit("release_step_age", "Time in this step", Unit::Seconds, self.step_age.clone());
         r.register("release_evidence", "Evidence of a guard, an e-value", self.evidence.clone());
+        let help = "Memory of this process that is in RAM";
+        r.register_with_unit("process_resident_memory", help, Unit::Bytes, self.memory.clone());
     }
 
     /// A write was answered.
@@ -185,6 +189,7 @@ impl Metrics {
 
     /// Everything as text.
     pub fn render(&self) -> String {
+        self.memory.set(resident_bytes());
         let mut text = String::new();
         if let Ok(registry) = self.registry.lock()
             && prometheus_client::encoding::text::encode(&mut text, &registry).is_err()
@@ -194,4 +199,12 @@ impl Metrics {
         }
         text
     }
+}
+
+/// Memory of this process that is in RAM, in bytes; 0 where the kernel does not tell.
+fn resident_bytes() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }

@@ -94,6 +94,11 @@ impl Example {
 
 /// Runs a program as alice, with `belay` in its path: exit code, and everything that it printed.
 async fn run(program: &str, args: &[&str]) -> (i32, String) {
+    run_as("alice", program, args).await
+}
+
+/// The same as any user.
+pub async fn run_as(user: &str, program: &str, args: &[&str]) -> (i32, String) {
     let belay = Path::new(env!("CARGO_BIN_EXE_belay")).parent().unwrap();
     let mut path = vec![belay.to_owned()];
     path.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
@@ -101,7 +106,7 @@ async fn run(program: &str, args: &[&str]) -> (i32, String) {
         .args(args)
         .current_dir(root())
         .env("PATH", std::env::join_paths(path).unwrap())
-        .env("KUBECONFIG", kubeconfig_of_alice())
+        .env("KUBECONFIG", kubeconfig_of(user))
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -114,12 +119,15 @@ async fn run(program: &str, args: &[&str]) -> (i32, String) {
     (done.status.code().unwrap_or(-1), said)
 }
 
-fn kubeconfig_of_alice() -> PathBuf {
+fn kubeconfig_of(user: &str) -> PathBuf {
     let given = super::kubeconfig().unwrap();
     let folder = std::env::var_os("BELAY_KUBECONFIG_DIR").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| given.parent().unwrap().to_owned());
-    let found = ["alice.kubeconfig", "alice"].iter().map(|n| folder.join(n)).find(|p| p.is_file());
-    found.unwrap_or_else(|| panic!("{} has no kubeconfig of the user alice", folder.display()))
+    let found = [format!("{user}.kubeconfig"), user.to_owned()]
+        .into_iter()
+        .map(|n| folder.join(n))
+        .find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{} has no kubeconfig of the user {user}", folder.display()))
 }
 
 /// The files under a folder, relative to `examples/`.

@@ -4,6 +4,7 @@
 //! person who runs the tests is never used by itself. Without a cluster each test prints `SKIPPED` and passes,
 //! unless `CI` or `BELAY_REQUIRE_CLUSTER=1` is set.
 
+mod alone;
 mod bad_input;
 mod brake;
 mod changes;
