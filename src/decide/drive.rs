@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
         } else if !reached {
             Reason::ScalingUp { ready, wanted }
         } else if let Some((_, detail)) = no_data {
-            Reason::NoData { detail }
+            Reason::NoData { detail, held: true }
         } else if elapsed >= min && waits_for_person {
             Reason::AwaitingApproval { step: number }
         } else if !unproven.is_empty() {
@@ -347,7 +347,7 @@ impl<'a> Run<'a> {
     fn no_data_bound(&self, pass: &mut Pass<'_>, since: Timestamp, detail: &str) -> Option<Reason> {
         let plan = self.plan()?;
         if plan.on_no_data.rollback_due(since, pass.now) {
-            return Some(Reason::NoData { detail: format!("{detail}; onNoData.then: rollback") });
+            return Some(Reason::NoData { detail: detail.to_owned(), held: false });
         }
         if let Some(at) = plan.on_no_data.rollback_at(since) {
             pass.wake(at);
@@ -361,9 +361,9 @@ impl<'a> Run<'a> {
         }
         let policy = self.release.spec.analysis.as_ref().and_then(|a| a.on_inconclusive).unwrap_or_default();
         match policy {
-            Inconclusive::Hold => Ok(Reason::Inconclusive { guards }),
+            Inconclusive::Hold => Ok(Reason::Inconclusive { guards, held: true }),
             Inconclusive::Promote => Err(Outcome::On(Passed::Policy)),
-            Inconclusive::Rollback => Err(Outcome::Back(Reason::Inconclusive { guards })),
+            Inconclusive::Rollback => Err(Outcome::Back(Reason::Inconclusive { guards, held: false })),
         }
     }
 

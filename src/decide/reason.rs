@@ -57,11 +57,15 @@ pub enum Reason {
     NoData {
         /// What is wrong.
         detail: String,
+        /// Whether the release is held for it; else it goes back.
+        held: bool,
     },
     /// `maxDuration` ended with neither proof.
     Inconclusive {
         /// Guards without proof.
         guards: Vec<String>,
+        /// Whether the release is held for it; else it goes back.
+        held: bool,
     },
     /// No node takes the canary's pods, or they cannot be created.
     Unschedulable {
@@ -279,8 +283,18 @@ impl fmt::Display for Reason {
             Self::Collecting { guards } => {
                 write!(f, "collecting evidence that the canary is safe: {}", guards.join(", "))
             }
-            Self::NoData { detail } => write!(f, "held: no data from the metrics source: {detail}"),
-            Self::Inconclusive { guards } => {
+            Self::NoData { detail, held: true } => {
+                write!(f, "held: no data from the metrics source: {detail}")
+            }
+            Self::NoData { detail, held: false } => {
+                write!(f, "no data from the metrics source for longer than onNoData.after: {detail}")
+            }
+            Self::Inconclusive { guards, held: false } => write!(
+                f,
+                "the step's maxDuration ended with neither proof for {}, and onInconclusive is rollback",
+                guards.join(", ")
+            ),
+            Self::Inconclusive { guards, held: true } => {
                 write!(
                     f,
                     "held: the step's maxDuration ended with neither proof for {}; promote or abort it",

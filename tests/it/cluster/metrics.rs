@@ -138,7 +138,11 @@ async fn without_numbers_it_rolls_back_after_the_bound_that_was_set() {
     let name = scene.new_release(0).await;
     let release = scene.release_is(&name, "RolledBack").await;
     assert_eq!(text(&release, "/status/reason"), "NoData", "{}", brief(&release));
-    eprintln!("{}", text(&release, "/status/message"));
+    let message = text(&release, "/status/message");
+    assert!(
+        message.starts_with("no data from the metrics source for longer than onNoData.after: "),
+        "{message}"
+    );
     scene.operator.assert_healthy().await;
 }
 

@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 use belay::api::ROLLOUT_LABEL;
 use http::Request;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    PostParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -268,29 +269,55 @@ impl Drop for Namespace {
 /// Deletes an object, also on failure, when the test's own runtime is no more.
 fn delete_blocking(namespace: &str, kind: &ApiResource, name: &str) {
     let (namespace, kind, object) = (namespace.to_owned(), kind.clone(), name.to_owned());
-    let thread = std::thread::spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-            return;
+    let what = format!("{} {name}", kind.kind);
+    blocking(&what, async move |client| {
+        let api: Api<DynamicObject> = if namespace.is_empty() {
+            Api::all_with(client, &kind)
+        } else {
+            Api::namespaced_with(client, &namespace, &kind)
         };
-        let deleted: Result<(), String> = runtime.block_on(async {
-            let client = connected(&kubeconfig()?, None, &[]).await?;
-            let api: Api<DynamicObject> = if namespace.is_empty() {
-                Api::all_with(client, &kind)
-            } else {
-                Api::namespaced_with(client, &namespace, &kind)
-            };
-            let params = DeleteParams::background();
-            let answer = tokio::time::timeout(Duration::from_secs(20), api.delete(&object, &params)).await;
-            match answer.map_err(|e| e.to_string())? {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                other => other.map(|_| ()).map_err(|e| e.to_string()),
-            }
-        });
-        if let Err(error) = deleted {
-            eprintln!("{} {object} is left behind: {error}", kind.kind);
+        match api.delete(&object, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(|_| ()),
         }
     });
-    let _ = thread.join();
+}
+
+/// Takes the finalizers off all Rollouts of a namespace whose operator is gone.
+fn free_rollouts_blocking(namespace: &str) {
+    let what = format!("a Rollout of {namespace}");
+    let namespace = namespace.to_owned();
+    blocking(&what, async move |client| {
+        let kind = resource("belay.dev/v1alpha1", "Rollout");
+        let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
+        let none = json!({"metadata": {"finalizers": null}});
+        for rollout in api.list(&ListParams::default()).await? {
+            let name = rollout.metadata.name.unwrap_or_default();
+            match api.patch(&name, &PatchParams::default(), &Patch::Merge(&none)).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Cleans up as the administrator, on a thread and a runtime of its own; `what` is left behind if that fails.
+fn blocking<F>(what: &str, work: F)
+where
+    F: AsyncFnOnce(Client) -> kube::Result<()> + Send + 'static,
+{
+    let thread = std::thread::spawn(move || -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|e| e.to_string())?.block_on(async {
+            let client = connected(&kubeconfig()?, None, &[]).await?;
+            let done = tokio::time::timeout(Duration::from_secs(20), work(client)).await;
+            done.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        })
+    });
+    if let Ok(Err(error)) = thread.join() {
+        eprintln!("{what} is left behind: {error}");
+    }
 }
 
 /// A plain Deployment of the sample program, as a person would write it.

@@ -225,6 +225,8 @@ impl Drop for Operator {
         if std::thread::panicking() {
             self.print();
         }
+        // Nobody is left who would take the Rollouts' finalizers off, and the namespace is to go.
+        super::free_rollouts_blocking(&self.namespace);
         let name = lease_name(&self.namespace);
         super::delete_blocking("belay-system", &resource("coordination.k8s.io/v1", "Lease"), &name);
     }
