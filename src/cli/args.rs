@@ -377,7 +377,7 @@ pub struct Operator {
     #[arg(long, env = "POD_NAMESPACE", default_value = crate::api::OPERATOR_NAMESPACE, value_name = "NAME")]
     pub lease_namespace: String,
     /// Name of that Lease
-    #[arg(long, default_value = super::operator::LEASE, value_name = "NAME")]
+    #[arg(long, default_value = crate::operator::LEASE, value_name = "NAME")]
     pub lease_name: String,
     /// The name of this operator in the Lease and in events; default: host and process
     #[arg(long, env = "POD_NAME", value_name = "NAME")]

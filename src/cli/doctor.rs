@@ -289,7 +289,7 @@ async fn leader(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
         Ok(list) => list.items,
         Err(failure) => return broken(report, "leader", &failure),
     };
-    let Some(lease) = leases.into_iter().find(|lease| lease.name_any() == super::operator::LEASE) else {
+    let Some(lease) = leases.into_iter().find(|lease| lease.name_any() == crate::operator::LEASE) else {
         let cure = "the operator takes it when it starts; see its logs";
         return report.add("leader", CheckResult::Warning, "no operator has taken the Lease yet", Some(cure));
     };

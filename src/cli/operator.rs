@@ -5,9 +5,6 @@ use super::failure::{Exit, Failure};
 use super::session::Session;
 use crate::operator::{Options, run as operate};
 
-/// The name of the operator's Lease.
-pub(super) const LEASE: &str = "belay";
-
 /// Runs the operator until it is told to stop.
 pub async fn run(session: &Session, args: &Operator) -> Result<Exit, Failure> {
     operate(Options {

@@ -249,6 +249,7 @@ impl Reason {
 }
 
 impl fmt::Display for Reason {
+    #[expect(clippy::too_many_lines, reason = "one arm per reason; a table reads best in one piece")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ReleaseStarted { from, to } => write!(f, "release of {to} starts; {from} serves"),

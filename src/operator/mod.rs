@@ -3,10 +3,12 @@
 //! Purpose: wiring. One task owns all that is known and decides; writes and scrapes run beside it and report
 //! back in order. May touch: anything. Must never: decide something itself.
 
+mod brake;
 mod lease;
 mod metrics;
 mod queue;
 mod run;
+mod writes;
 
 use std::net::SocketAddr;
 
@@ -18,6 +20,9 @@ pub use queue::{Ended, Queue};
 pub use run::run;
 
 use crate::cluster::{ClientError, Target};
+
+/// The usual name of the lease.
+pub const LEASE: &str = "belay";
 
 /// How the operator runs.
 #[derive(Clone, Debug)]

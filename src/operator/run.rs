@@ -11,17 +11,18 @@ use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{debug, error, info, warn};
 
-use super::lease::{Lease, LeaseError};
+use super::brake::{BrakeView, discover};
+use super::lease::Lease;
 use super::queue::{Ended, Queue};
+use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
-use crate::act::{self, Outcome};
 use crate::analysis::query::{self, Target};
 use crate::analysis::{Plan, Sample, Side};
 use crate::api::Release;
 use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{Resource, client, watching_client};
-use crate::decide::{Brake, Decision, Effect, Identity, Memory, Observation, decide};
+use crate::decide::{Decision, Identity, Memory, Observation, decide};
 use crate::observe::{Cache, Key, Kind, News, watch, watch_brake};
 use crate::server;
 
@@ -35,7 +36,7 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(12);
 
 /// What the tasks beside the main loop report.
-enum Report {
+pub(super) enum Report {
     /// The API server answered a write.
     Written(Resource, Box<Value>),
     /// An object is gone.
@@ -186,88 +187,6 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, OperatorError> {
             _ = int.recv() => {}
         }
     })
-}
-
-/// What is known of an object of the brake.
-enum Seen {
-    NotYet,
-    Absent,
-    There(Box<Value>),
-}
-
-impl From<Option<Box<Value>>> for Seen {
-    fn from(object: Option<Box<Value>>) -> Self {
-        object.map_or(Self::Absent, Self::There)
-    }
-}
-
-/// What is known of the brake.
-struct BrakeView {
-    served: bool,
-    name: String,
-    user: Option<String>,
-    policy: Seen,
-    binding: Seen,
-}
-
-/// Asks once what the server offers and who we are to it.
-async fn discover(client: &Client, options: &Options) -> Result<BrakeView, OperatorError> {
-    let ask = |error: kube::Error| OperatorError::Discovery(Box::new(error));
-    let groups = client.list_api_group_resources("admissionregistration.k8s.io/v1").await.map_err(ask)?;
-    let served = groups.resources.iter().any(|r| r.name == "mutatingadmissionpolicies");
-    match client.list_api_group_resources("belay.dev/v1alpha1").await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => return Err(OperatorError::NotInstalled),
-        Err(error) => return Err(ask(error)),
-    }
-    Ok(BrakeView {
-        served,
-        name: options.brake.clone(),
-        user: whoami(client).await,
-        policy: Seen::NotYet,
-        binding: Seen::NotYet,
-    })
-}
-
-/// The user name that our requests have; admission policies exempt it by name.
-async fn whoami(client: &Client) -> Option<String> {
-    let body = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-    let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(body.to_string().into_bytes())
-        .ok()?;
-    let answer = tokio::time::timeout(act::DEADLINE, client.request::<Value>(request)).await.ok()?.ok()?;
-    answer.pointer("/status/userInfo/username")?.as_str().map(str::to_owned)
-}
-
-impl BrakeView {
-    /// None until both objects were looked at.
-    fn judge(&self) -> Option<Brake> {
-        if !self.served {
-            return Some(Brake::Missing(
-                "this API server does not serve MutatingAdmissionPolicy (it needs Kubernetes 1.36)"
-                    .to_owned(),
-            ));
-        }
-        let missing = |what: &str| {
-            Some(Brake::Missing(format!("the {what} {} does not exist; run belay install", self.name)))
-        };
-        let policy = match (&self.policy, &self.binding) {
-            (Seen::NotYet, _) | (_, Seen::NotYet) => return None,
-            (Seen::Absent, _) => return missing("MutatingAdmissionPolicy"),
-            (_, Seen::Absent) => return missing("MutatingAdmissionPolicyBinding"),
-            (Seen::There(policy), Seen::There(_)) => policy,
-        };
-        if let Some(user) = &self.user
-            && !policy.to_string().contains(user.as_str())
-        {
-            return Some(Brake::Missing(format!(
-                "the policy {} does not exempt this operator ({user}), which could not let a change go; run belay install",
-                self.name
-            )));
-        }
-        Some(Brake::Engaged)
-    }
 }
 
 impl Loop {
@@ -469,132 +388,4 @@ fn look_at(observation: &Observation) -> Option<(String, Plan, Vec<Target>)> {
         })
         .collect();
     Some((release.metadata.uid.clone()?, plan, targets))
-}
-
-/// The writes of one pass.
-struct Writes {
-    client: Client,
-    lease: Arc<Mutex<Lease>>,
-    metrics: Arc<Metrics>,
-    instance: Arc<str>,
-    reports: mpsc::Sender<Report>,
-    key: Key,
-    release: String,
-    since: Timestamp,
-}
-
-impl Writes {
-    async fn carry_out(self, effects: Vec<Effect>) {
-        let ended = self.all(effects).await;
-        let key = self.key.clone();
-        // The main loop is gone only when the process ends.
-        drop(self.reports.send(Report::Ended { key, ended }).await);
-    }
-
-    async fn all(&self, effects: Vec<Effect>) -> Ended {
-        for effect in effects {
-            if let Err(ended) = self.hold_lease().await {
-                return ended;
-            }
-            if let Err(ended) = self.one(&effect).await {
-                return ended;
-            }
-        }
-        Ended::Written
-    }
-
-    async fn hold_lease(&self) -> Result<(), Ended> {
-        let at = now();
-        let held = self.lease.lock().await.ensure(&self.client, at).await;
-        self.metrics.leader(held.is_ok());
-        match held {
-            Ok(()) => Ok(()),
-            Err(LeaseError::Held { holder, until }) => {
-                info!(%holder, "another process writes");
-                Err(Ended::NotLeader(until))
-            }
-            Err(error) => {
-                warn!(error = %chain(&error), "the lease cannot be held; nothing is written");
-                Err(Ended::Failed)
-            }
-        }
-    }
-
-    async fn one(&self, effect: &Effect) -> Result<(), Ended> {
-        let begun = Instant::now();
-        let request = act::request(effect, now(), &self.instance);
-        let (namespace, rollout) = (&self.key.0, &self.key.1);
-        let answer = act::send(&self.client, effect, now(), &self.instance).await;
-        let seconds = begun.elapsed().as_secs_f64();
-        match answer {
-            Ok(outcome) => {
-                self.metrics.write(effect.name(), "done", seconds);
-                self.note(effect);
-                match outcome {
-                    Outcome::Done(Some(object)) => {
-                        drop(self.reports.send(Report::Written(request.resource, Box::new(object))).await);
-                    }
-                    Outcome::Done(None) | Outcome::Gone => {
-                        if let Some(id) = deleted(effect) {
-                            drop(self.reports.send(Report::Buried(request.resource, id)).await);
-                        }
-                    }
-                }
-                Ok(())
-            }
-            // An event that cannot be told must not hold up what it tells of.
-            Err(error) if matches!(effect, Effect::Announce(_)) => {
-                self.metrics.write(effect.name(), "failed", seconds);
-                warn!(%namespace, %rollout, error = %chain(&error), "an event was not told");
-                Ok(())
-            }
-            Err(error) => {
-                let conflict = error.is_conflict();
-                self.metrics.write(effect.name(), if conflict { "conflict" } else { "failed" }, seconds);
-                let effect = effect.name();
-                if conflict {
-                    debug!(%namespace, %rollout, effect, error = %chain(&error), "out of date; deciding anew");
-                    return Err(Ended::Stale);
-                }
-                warn!(%namespace, %rollout, release = %self.release, effect, error = %chain(&error), "a write failed");
-                Err(Ended::Failed)
-            }
-        }
-    }
-
-    /// Logs what was written; how fast, when it took the weight away.
-    fn note(&self, effect: &Effect) {
-        let (namespace, rollout, release) = (&self.key.0, &self.key.1, &self.release);
-        match effect {
-            Effect::StopCanary { reason, .. } => {
-                let reaction = now().duration_since(self.since).as_secs_f64();
-                self.metrics.reaction(reaction);
-                warn!(%namespace, %rollout, %release, %reason, reaction_seconds = reaction, "the canary's weight is gone");
-            }
-            Effect::Announce(a) => {
-                info!(%namespace, %rollout, %release, reason = a.reason.code(), "{}", a.reason);
-            }
-            other => debug!(%namespace, %rollout, %release, effect = other.name(), "written"),
-        }
-    }
-}
-
-fn deleted(effect: &Effect) -> Option<Identity> {
-    match effect {
-        Effect::DeleteReplicaSet { replica_set } => Some(replica_set.clone()),
-        Effect::PruneRelease { release } => Some(release.clone()),
-        _ => None,
-    }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
