@@ -4,6 +4,8 @@
 //! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline.
 
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
