@@ -127,8 +127,8 @@ fn scaling_is_from_the_number_that_was_seen() {
 #[test]
 fn a_floor_goes_back_to_what_it_was_or_to_what_another_writer_asked_for() {
     let before = json!({"metadata": {"uid": "u1", "resourceVersion": "7", "annotations": {"a": "b"}}, "spec": {"minReplicas": 2, "maxReplicas": 9}});
-    let hold = Effect::HoldFloor { autoscaler: id(), min: Some(2), floor: 5, has_annotations: true };
-    let held = applied(&hold, &before).unwrap();
+    let raise = Effect::HoldFloor { autoscaler: id(), min: Some(2), floor: 5, has_annotations: true };
+    let held = applied(&raise, &before).unwrap();
     assert_eq!(held["spec"]["minReplicas"], 5);
     let note = held["metadata"]["annotations"]["belay.dev/held-min-replicas"].as_str().unwrap().to_owned();
     let back =
