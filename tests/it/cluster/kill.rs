@@ -241,3 +241,27 @@ async fn two_operators_take_turns_and_trust_what_is_written() {
     scene.operator.assert_healthy().await;
     second.assert_healthy().await;
 }
+
+#[tokio::test]
+async fn asked_to_end_it_gives_the_lease_back_and_another_goes_on() {
+    let plan = Plan { replicas: 2, spec: steps(&[(50, "6s")]), ..Plan::default() };
+    let Some(mut scene) = Scene::start("asked", plan).await else { return };
+    scene.set_env(&[("VERSION", "2")]).await;
+    let name = scene.new_release(0).await;
+    scene.at_step(&name, 1).await;
+    assert_eq!(scene.operator.lease_holder().await, scene.operator.pid());
+    scene.operator.signal("TERM");
+    let started = Instant::now();
+    let code = loop {
+        assert!(started.elapsed() < PATIENCE, "the operator does not end");
+        if let Some(code) = scene.operator.exit_code() {
+            break code;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(code, 0);
+    assert_eq!(scene.operator.lease_holder().await, 0, "nobody has to wait for it to lapse");
+    let mut other = Operator::start(&scene.namespace.env, &scene.namespace.name).await;
+    scene.release_is(&name, "Promoted").await;
+    other.assert_healthy().await;
+}

@@ -133,8 +133,33 @@ impl Env {
         for (user, role) in [("alice", "edit"), ("gitops", "edit")] {
             namespace.grant(user, role).await;
         }
+        // The authorizer learns of a new grant by a watch of its own.
+        for client in [&self.alice, &self.gitops] {
+            eventually(PATIENCE, "the grant counts", async || may_deploy(client, &namespace.name).await)
+                .await;
+        }
         namespace
     }
+}
+
+/// Whether the user of a client may create what a person who deploys creates: of Kubernetes and of ours.
+async fn may_deploy(client: &Client, namespace: &str) -> Result<(), String> {
+    for (group, kind) in [("apps", "deployments"), ("belay.dev", "rollouts")] {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"namespace": namespace, "verb": "create", "group": group, "resource": kind}},
+        });
+        let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header("content-type", "application/json")
+            .body(review.to_string().into_bytes())
+            .unwrap();
+        let answer: Value = client.request(request).await.map_err(|e| e.to_string())?;
+        if answer["status"]["allowed"] != true {
+            return Err(format!("{kind}: {}", answer["status"]));
+        }
+    }
+    Ok(())
 }
 
 /// The kubeconfig of the cluster that the tests may use.

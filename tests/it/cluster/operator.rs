@@ -178,6 +178,11 @@ impl Operator {
         self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_none())
     }
 
+    /// The exit code, once the process has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.as_mut()?.try_wait().unwrap()?.code()
+    }
+
     /// A page of the operator: status and body.
     pub async fn page(&self, path: &str) -> Result<(u16, String), String> {
         let address = self.log.lock().unwrap().address.clone();
