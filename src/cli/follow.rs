@@ -122,13 +122,8 @@ impl<'a> Screen<'a> {
             self.events
         };
         for event in report.timeline.iter().skip(from) {
-            let step = event.step.map_or(String::new(), |step| format!("step {step}: "));
-            self.line(&format!(
-                "{}  {:<16} {step}{}",
-                event.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                event.reason,
-                event.message
-            ));
+            let at = event.at.strftime("%Y-%m-%dT%H:%M:%SZ");
+            self.line(&format!("{at}  {}", release_text::event_words(event)));
         }
         if report.timeline.is_empty() && self.phase != Some(report.phase) {
             self.line(&format!("{}  {}", timestamp(), release_text::line(report)));

@@ -548,10 +548,10 @@ fn numbers(finding: &Finding, state: Option<&AnalysisState>) -> String {
         totals.stable_bad,
         totals.stable_total,
         percent(totals.stable_bad, totals.stable_total),
-        finding.strict,
-        finding.needed_strict,
-        finding.margin,
-        finding.needed_margin,
+        finding.strict.floor(),
+        finding.needed_strict.floor(),
+        finding.margin.floor(),
+        finding.needed_margin.floor(),
     )
 }
 

@@ -322,7 +322,7 @@ impl fmt::Display for Reason {
             Self::GuardFailed { guard, detail } => write!(f, "guard {guard}: {detail}"),
             Self::Aborted { by, why } => write!(f, "aborted by {by}{}", because(why)),
             Self::Promoting => write!(f, "all steps passed; the canary grows to full size"),
-            Self::Promoted { revision } => write!(f, "{revision} is stable"),
+            Self::Promoted { revision } => write!(f, "revision {revision} is stable"),
             Self::SupersededBy { revision } => write!(f, "the workload was changed again, to {revision}"),
             Self::RevertedByUser => write!(f, "the workload was changed back to what serves"),
             Self::WorkloadDeleted => write!(f, "the workload was deleted"),

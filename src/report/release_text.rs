@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Scene;
-use super::release::{CommandEntry, GuardReport, ImageChange, ReleaseReport, Share};
+use super::release::{CommandEntry, Event, GuardReport, ImageChange, ReleaseReport, Share};
 use super::text::{Tone, age, count, evidence, moment, paint, percent, plural, seconds, table, wrap};
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
@@ -195,11 +195,18 @@ fn timeline(report: &ReleaseReport, scene: &Scene, indent: usize, lines: usize) 
     let skipped = report.timeline.len().saturating_sub(lines);
     let mut text = String::new();
     for event in report.timeline.iter().skip(skipped) {
-        let step = event.step.map_or(String::new(), |step| format!("step {step}: "));
         let at = paint(scene, Tone::Faint, &moment(scene, event.at));
-        let _ = writeln!(text, "{}{at}  {:<16} {step}{}", " ".repeat(indent), event.reason, event.message);
+        let _ = writeln!(text, "{}{at}  {}", " ".repeat(indent), event_words(event));
     }
     text
+}
+
+/// What happened, and at which step where the sentence does not say it by itself.
+pub fn event_words(event: &Event) -> String {
+    let of_release = ["ReleaseStarted", "Promoting", "Promoted"].contains(&event.reason.as_str());
+    let step = event.step.filter(|_| !of_release && !event.message.starts_with("step "));
+    let step = step.map_or(String::new(), |step| format!("step {step}: "));
+    format!("{:<16} {step}{}", event.reason, event.message)
 }
 
 /// The whole story: used by `explain`, and at the end of `release`.
