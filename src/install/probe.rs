@@ -107,13 +107,15 @@ fn judged(
     match answer {
         Ok(object) if engaged(&object) => Ok(Engaged::Yes),
         Ok(_) => Ok(Engaged::No),
-        Err(Error::Request { source, .. }) if is_invalid(&source) => Ok(Engaged::Refused(source.to_string())),
+        Err(Error::Request { source, .. }) if is_not_yet(&source) => Ok(Engaged::Refused(source.to_string())),
         Err(error) => Err(error),
     }
 }
 
-fn is_invalid(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 422 | 500))
+/// Refusals that pass when the API server has learnt of a new kind or a new policy: it answers 503 to writes that a
+/// policy covers while the policy's machinery does not know the kind yet.
+fn is_not_yet(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 422 | 429 | 500 | 503))
 }
 
 fn probe_deployment(namespace: &str) -> Value {
