@@ -9,10 +9,9 @@ pub fn start(cli: &Cli) {
     let operator = matches!(cli.command, Command::Operator(_));
     let level = match (operator, cli.global.verbose, cli.global.quiet) {
         (true, _, true) => "error",
-        // A failed request is told once, as the command's own failure.
-        (false, _, true) => "off",
         (true, 0, _) => "info",
-        (false, 0, _) => "off",
+        // A failed request is told once, as the command's own failure.
+        (false, _, true) | (false, 0, _) => "off",
         (_, 1, _) => "belay=debug,warn",
         _ => "belay=trace,kube=debug,info",
     };
