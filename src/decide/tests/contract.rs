@@ -403,3 +403,19 @@ fn a_change_braked_and_taken_back_while_the_operator_was_away_is_let_go() {
     assert!(!world.workload().paused);
     assert_eq!(world.phase(), RolloutPhase::Stable);
 }
+
+#[test]
+fn evidence_alone_is_written_twice_a_minute_at_most() {
+    let mut world = World::stable(5, guarded());
+    world.set_image("v2");
+    world.until(|w| w.reached(0));
+    // Held by a person, so that nothing but the evidence changes.
+    world.command(Verb::Pause);
+    world.advance(40);
+    let looks = |w: &World| w.release_status().analysis.map_or(0, |a| a.looks);
+    let (writes, taken) = (world.log.len(), looks(&world));
+    world.advance(600);
+    let written = world.log.len() - writes;
+    assert!((10..=20).contains(&written), "{written} writes in ten minutes");
+    assert!(looks(&world) >= taken + 100, "the looks go on");
+}
