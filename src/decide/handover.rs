@@ -50,13 +50,7 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
             pass.wake(pass.now + LOOK_AGAIN);
             return;
         }
-        pass.push(Effect::FreeWorkload {
-            workload: workload.id.clone(),
-            generation: workload.generation,
-            held: workload.release_label.is_some(),
-            braked: workload.braked,
-            paused: workload.paused,
-        });
+        pass.free(workload);
         pass.return_floors();
         return;
     }

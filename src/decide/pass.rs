@@ -196,6 +196,17 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Lets a workload go: Belay's marks of a release and the pause come off, as far as they are there.
+    pub fn free(&mut self, workload: &Workload) {
+        self.push(Effect::FreeWorkload {
+            workload: workload.id.clone(),
+            generation: workload.generation,
+            held: workload.release_label.is_some(),
+            braked: workload.braked,
+            paused: workload.paused,
+        });
+    }
+
     /// Holds the floor of every autoscaler of the workload at `floor`, so that a rollback finds all its pods.
     pub fn hold_floors(&mut self, floor: i32) {
         for autoscaler in &self.obs.autoscalers {

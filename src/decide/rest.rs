@@ -76,13 +76,7 @@ fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
         matches!(phase, RolloutPhase::Held | RolloutPhase::Rejected | RolloutPhase::Releasing)
     });
     if workload.release_label.is_some() || ((was_held || workload.braked) && workload.paused) {
-        pass.push(Effect::FreeWorkload {
-            workload: workload.id.clone(),
-            generation: workload.generation,
-            held: workload.release_label.is_some(),
-            braked: workload.braked,
-            paused: workload.paused,
-        });
+        pass.free(workload);
     }
     let present = present_revision(pass, workload);
     if !present.replica_set.is_empty() && present != *stable {

@@ -125,13 +125,7 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
     let (held, paused) = (workload.release_label.is_some(), workload.paused);
     if workload.revision == release.spec.from.revision {
         if held || paused {
-            pass.push(Effect::FreeWorkload {
-                workload: workload.id.clone(),
-                generation: workload.generation,
-                held,
-                braked: workload.braked,
-                paused,
-            });
+            pass.free(workload);
         }
     } else if rejected
         && release.spec.rollback.restore_template
