@@ -63,13 +63,18 @@ pub async fn send(
     let Ok(answer) = tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await else {
         return Err(ActError::Deadline);
     };
+    judge(request.verb, answer)
+}
+
+/// What an answer of the API server means.
+pub fn judge(verb: Verb, answer: kube::Result<Value>) -> Result<Outcome, ActError> {
     match answer {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
             let code = status.code;
             let error = Box::new(kube::Error::Api(status));
             match code {
-                404 if request.verb == Verb::Delete => Ok(Outcome::Gone),
+                404 if verb == Verb::Delete => Ok(Outcome::Gone),
                 // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409.
                 404 | 409 | 422 => Err(ActError::Conflict(error)),
                 _ => Err(ActError::Refused(error)),

@@ -4,6 +4,7 @@
 //! back in order. May touch: anything. Must never: decide something itself.
 
 mod brake;
+mod core;
 mod lease;
 mod metrics;
 mod queue;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+pub use core::{Core, Look, Pass, Report, judge};
 pub use lease::{Lease, LeaseError};
 pub use metrics::Metrics;
 pub use queue::{Ended, Queue};

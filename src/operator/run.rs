@@ -1,51 +1,33 @@
 //! The main loop.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use kube::Client;
-use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{debug, error, info, warn};
 
 use super::brake::{BrakeView, discover};
+use super::core::{Core, Look, Pass, Report};
 use super::lease::Lease;
-use super::queue::{Ended, Queue};
 use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
-use crate::analysis::query::{self, Target};
-use crate::analysis::{Plan, Sample, Side};
-use crate::api::Release;
+use crate::analysis::Sample;
+use crate::analysis::query;
 use crate::clock::now;
 use crate::cluster::http::Http;
-use crate::cluster::{Resource, client, watching_client};
-use crate::decide::{Decision, Identity, Memory, Observation, decide};
-use crate::observe::{Cache, Key, Kind, News, watch, watch_brake};
+use crate::cluster::{client, watching_client};
+use crate::observe::{Key, Kind, News, watch, watch_brake};
 use crate::server;
 
-/// Rollouts that are written to at the same time.
-const CONCURRENCY: usize = 16;
 /// News and reports that wait; more than this and the watches wait.
 const BACKLOG: usize = 4096;
 /// Longest time for one look, all pods together.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 /// How long running writes are waited for at the end.
 const GRACE: Duration = Duration::from_secs(12);
-
-/// What the tasks beside the main loop report.
-pub(super) enum Report {
-    /// The API server answered a write.
-    Written(Resource, Box<Value>),
-    /// An object is gone.
-    Buried(Resource, Identity),
-    /// A pass ended.
-    Ended { key: Key, ended: Ended },
-    /// A look was taken.
-    Looked { key: Key, release: String, sample: Box<Sample> },
-}
 
 struct Loop {
     client: Client,
@@ -54,13 +36,7 @@ struct Loop {
     metrics: Arc<Metrics>,
     instance: Arc<str>,
     reports: mpsc::Sender<Report>,
-    cache: Cache,
-    queue: Queue,
-    memory: BTreeMap<Key, Memory>,
-    /// What is remembered, and when to wake, if all writes of the present pass succeed.
-    pending: BTreeMap<Key, (Option<Memory>, Option<Timestamp>)>,
-    samples: BTreeMap<Key, (String, Sample)>,
-    looking: BTreeSet<Key>,
+    core: Core,
     brake: BrakeView,
 }
 
@@ -97,12 +73,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         metrics: state.metrics.clone(),
         instance: options.instance.as_str().into(),
         reports: reports_in,
-        cache: Cache::default(),
-        queue: Queue::default(),
-        memory: BTreeMap::new(),
-        pending: BTreeMap::new(),
-        samples: BTreeMap::new(),
-        looking: BTreeSet::new(),
+        core: Core::default(),
         brake,
     };
     main.judge_brake();
@@ -111,12 +82,12 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let mut asked = std::pin::pin!(asked_to_end()?);
     let mut ending = false;
     loop {
-        if main.cache.synced() && !state.ready.swap(true, Ordering::Relaxed) {
+        if main.core.cache().synced() && !state.ready.swap(true, Ordering::Relaxed) {
             info!("all watches are listed");
         }
         if !ending {
             main.start_passes();
-        } else if main.queue.busy() == 0 {
+        } else if main.core.queue().busy() == 0 {
             break;
         }
         let timer = main.until_next_timer();
@@ -138,7 +109,8 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
                 Some(item) => main.take_news(item),
                 None => break,
             },
-            () = tokio::time::sleep(timer) => main.queue.due(now()),
+            // What is due is taken up at the top of the loop.
+            () = tokio::time::sleep(timer) => {}
         }
     }
     state.ready.store(false, Ordering::Relaxed);
@@ -192,39 +164,18 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, OperatorError> {
 impl Loop {
     fn judge_brake(&mut self) {
         if let Some(brake) = self.brake.judge() {
-            let keys = self.cache.set_brake(brake);
-            self.enqueue(keys);
-        }
-    }
-
-    fn enqueue(&mut self, keys: Vec<Key>) {
-        let since = now();
-        for key in keys {
-            self.queue.add(key, since);
+            self.core.set_brake(brake, now());
         }
     }
 
     fn until_next_timer(&self) -> Duration {
         let far = SignedDuration::from_secs(3600);
-        let left = self.queue.next().map_or(far, |at| at.duration_since(now()));
+        let left = self.core.queue().next().map_or(far, |at| at.duration_since(now()));
         Duration::try_from(left.clamp(SignedDuration::ZERO, far)).unwrap_or_default()
     }
 
     fn take_news(&mut self, news: News) {
-        let keys = match news {
-            News::Begin(kind) => {
-                self.cache.begin(kind);
-                Vec::new()
-            }
-            News::Put(kind, object) => self.cache.put(kind, &object),
-            News::Remove(kind, object) => {
-                let keys = self.cache.remove(kind, &object);
-                if kind == Kind::Rollouts {
-                    self.forget(&object);
-                }
-                keys
-            }
-            News::Finish(kind) => self.cache.finish(kind),
+        match news {
             News::Brake(policy, object) => {
                 if policy {
                     self.brake.policy = object.into();
@@ -232,121 +183,69 @@ impl Loop {
                     self.brake.binding = object.into();
                 }
                 self.judge_brake();
-                Vec::new()
             }
             News::Trouble(text) => {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
-                Vec::new()
             }
-        };
-        self.enqueue(keys);
-    }
-
-    fn forget(&mut self, rollout: &Value) {
-        let id = crate::observe::identity(rollout);
-        let key = (id.namespace, id.name);
-        self.memory.remove(&key);
-        self.samples.remove(&key);
+            news => self.core.take_news(news, now()),
+        }
     }
 
     fn take_report(&mut self, report: Report) {
-        match report {
-            Report::Written(resource, object) => {
-                let keys = self.cache.written(resource, &object);
-                self.enqueue(keys);
-            }
-            Report::Buried(resource, id) => self.cache.buried(resource, &id),
-            Report::Ended { key, ended } => self.end_pass(&key, ended),
-            Report::Looked { key, release, sample } => {
-                self.looking.remove(&key);
-                self.metrics.look();
-                if let Err(reason) = &sample.outcome {
-                    debug!(namespace = %key.0, rollout = %key.1, %reason, "no data");
-                }
-                self.samples.insert(key.clone(), (release, *sample));
-                self.enqueue(vec![key]);
+        if let Report::Looked { key, sample, .. } = &report {
+            self.metrics.look();
+            if let Err(reason) = &sample.outcome {
+                debug!(namespace = %key.0, rollout = %key.1, %reason, "no data");
             }
         }
-    }
-
-    fn end_pass(&mut self, key: &Key, ended: Ended) {
-        let (memory, wake) = self.pending.remove(key).unwrap_or_default();
-        // What was decided on may not have happened: then only what is written counts. The looks since are not
-        // lost, the counters go on from the last one that is written.
-        match memory.filter(|_| matches!(ended, Ended::Idle | Ended::Written)) {
-            Some(memory) => self.memory.insert(key.clone(), memory),
-            None => self.memory.remove(key),
-        };
-        self.queue.done(key, ended, wake, now());
+        self.core.take_report(report, now());
     }
 
     fn start_passes(&mut self) {
-        if !self.cache.synced() {
-            return;
-        }
-        self.queue.due(now());
         let mut any = false;
-        while let Some((key, since)) = self.queue.take(CONCURRENCY) {
+        loop {
+            let begun = Instant::now();
+            let Some(pass) = self.core.next_pass(now()) else { break };
+            self.metrics.decision(begun.elapsed().as_secs_f64());
             any = true;
-            self.start_pass(key, since);
+            self.start_pass(pass);
         }
         if any {
-            self.metrics.releases(self.cache.releases(), now());
+            self.metrics.releases(self.core.cache().releases(), now());
         }
-        self.metrics.queue(self.queue.len());
+        self.metrics.queue(self.core.queue().len());
     }
 
-    fn start_pass(&mut self, key: Key, since: Timestamp) {
-        let Some(mut observation) = self.cache.observe(&key) else {
-            self.queue.forget(&key);
-            return;
-        };
-        observation.memory = self.memory.get(&key).cloned();
-        let running = running(&observation).and_then(|r| r.metadata.uid.clone());
-        observation.sample = self
-            .samples
-            .remove(&key)
-            .filter(|(release, _)| Some(release) == running.as_ref())
-            .map(|(_, sample)| sample);
-        let begun = Instant::now();
-        let decision = decide(&observation, now());
-        self.metrics.decision(begun.elapsed().as_secs_f64());
-        for reason in &decision.reasons {
+    fn start_pass(&mut self, pass: Pass) {
+        let Pass { key, since, release, reasons, effects, look } = pass;
+        for reason in &reasons {
             debug!(namespace = %key.0, rollout = %key.1, reason = reason.code(), "decided: {reason}");
         }
-        if decision.sample {
-            self.look(&key, &observation);
+        if let Some(look) = look {
+            self.look(key.clone(), look);
         }
-        let Decision { effects, memory, wake_at, .. } = decision;
-        self.pending.insert(key.clone(), (memory, wake_at));
         if effects.is_empty() {
-            self.end_pass(&key, Ended::Idle);
             return;
         }
-        let pass = Writes {
+        let writes = Writes {
             client: self.client.clone(),
             lease: self.lease.clone(),
             metrics: self.metrics.clone(),
             instance: self.instance.clone(),
             reports: self.reports.clone(),
-            release: running_name(&observation),
+            release,
             key,
             since,
         };
-        tokio::spawn(pass.carry_out(effects));
+        tokio::spawn(writes.carry_out(effects));
     }
 
-    /// Takes a look beside the main loop, one at a time per Rollout.
-    fn look(&mut self, key: &Key, observation: &Observation) {
-        if self.looking.contains(key) {
-            return;
-        }
-        let Some((release, plan, targets)) = look_at(observation) else { return };
-        self.looking.insert(key.clone());
-        let (http, reports, key) = (self.http.clone(), self.reports.clone(), key.clone());
+    /// Takes a look beside the main loop.
+    fn look(&self, key: Key, look: Look) {
+        let (http, reports) = (self.http.clone(), self.reports.clone());
         tokio::spawn(async move {
-            let at = now();
+            let (at, Look { release, plan, targets }) = (now(), look);
             let look = tokio::time::timeout(LOOK_DEADLINE, query::sample(&http, &plan, &targets, at));
             let sample = look.await.unwrap_or_else(|_| Sample {
                 at,
@@ -356,36 +255,4 @@ impl Loop {
             drop(reports.send(Report::Looked { key, release, sample: Box::new(sample) }).await);
         });
     }
-}
-
-fn running(observation: &Observation) -> Option<&Release> {
-    observation.releases.iter().find(|r| r.status.as_ref().is_none_or(|s| !s.phase.is_final()))
-}
-
-fn running_name(observation: &Observation) -> String {
-    running(observation).and_then(|r| r.metadata.name.clone()).unwrap_or_default()
-}
-
-/// The pods to measure for the running release.
-fn look_at(observation: &Observation) -> Option<(String, Plan, Vec<Target>)> {
-    let release = running(observation)?;
-    let plan = Plan::resolve(release.spec.analysis.as_ref()?, release.spec.planned_looks).ok()?;
-    let canary = observation.replica_sets.iter().find(|rs| rs.id.name == release.spec.to.replica_set)?;
-    let namespace = observation.rollout.metadata.namespace.clone().unwrap_or_default();
-    let targets = observation
-        .pods
-        .iter()
-        .filter(|pod| pod.ready && !pod.deleting)
-        .filter_map(|pod| {
-            Some(Target {
-                uid: pod.uid.clone(),
-                name: pod.name.clone(),
-                namespace: namespace.clone(),
-                ip: pod.ip,
-                side: if pod.owner_uid == canary.id.uid { Side::Canary } else { Side::Stable },
-                started_at: pod.ready_changed_at?,
-            })
-        })
-        .collect();
-    Some((release.metadata.uid.clone()?, plan, targets))
 }

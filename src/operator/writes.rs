@@ -9,12 +9,12 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::{debug, info, warn};
 
 use super::Metrics;
+use super::core::{Report, judge};
 use super::lease::{Lease, LeaseError};
 use super::queue::Ended;
-use super::run::Report;
-use crate::act::{self, Outcome};
+use crate::act;
 use crate::clock::now;
-use crate::decide::{Effect, Identity};
+use crate::decide::Effect;
 use crate::observe::Key;
 
 /// The writes of one pass.
@@ -72,40 +72,26 @@ impl Writes {
         let (namespace, rollout) = (&self.key.0, &self.key.1);
         let answer = act::send(&self.client, effect, now(), &self.instance).await;
         let seconds = begun.elapsed().as_secs_f64();
-        match answer {
-            Ok(outcome) => {
+        match &answer {
+            Ok(_) => {
                 self.metrics.write(effect.name(), "done", seconds);
                 self.note(effect);
-                match outcome {
-                    Outcome::Done(Some(object)) => {
-                        drop(self.reports.send(Report::Written(request.resource, Box::new(object))).await);
-                    }
-                    Outcome::Done(None) | Outcome::Gone => {
-                        if let Some(id) = deleted(effect) {
-                            drop(self.reports.send(Report::Buried(request.resource, id)).await);
-                        }
-                    }
-                }
-                Ok(())
             }
-            // An event that cannot be told must not hold up what it tells of.
-            Err(error) if matches!(effect, Effect::Announce(_)) => {
-                self.metrics.write(effect.name(), "failed", seconds);
-                warn!(%namespace, %rollout, error = %chain(&error), "an event was not told");
-                Ok(())
+            Err(error) if error.is_conflict() => {
+                self.metrics.write(effect.name(), "conflict", seconds);
+                debug!(%namespace, %rollout, effect = effect.name(), error = %chain(error), "out of date; deciding anew");
             }
             Err(error) => {
-                let conflict = error.is_conflict();
-                self.metrics.write(effect.name(), if conflict { "conflict" } else { "failed" }, seconds);
-                let effect = effect.name();
-                if conflict {
-                    debug!(%namespace, %rollout, effect, error = %chain(&error), "out of date; deciding anew");
-                    return Err(Ended::Stale);
-                }
-                warn!(%namespace, %rollout, release = %self.release, effect, error = %chain(&error), "a write failed");
-                Err(Ended::Failed)
+                self.metrics.write(effect.name(), "failed", seconds);
+                warn!(%namespace, %rollout, release = %self.release, effect = effect.name(), error = %chain(error), "a write failed");
             }
         }
+        let (report, ended) = judge(effect, request.resource, answer);
+        if let Some(report) = report {
+            // The main loop is gone only when the process ends.
+            drop(self.reports.send(report).await);
+        }
+        ended
     }
 
     /// Logs what was written; how fast, when it took the weight away.
@@ -122,14 +108,6 @@ impl Writes {
             }
             other => debug!(%namespace, %rollout, %release, effect = other.name(), "written"),
         }
-    }
-}
-
-fn deleted(effect: &Effect) -> Option<Identity> {
-    match effect {
-        Effect::DeleteReplicaSet { replica_set } => Some(replica_set.clone()),
-        Effect::PruneRelease { release } => Some(release.clone()),
-        _ => None,
     }
 }
 
