@@ -23,8 +23,6 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub enum Outcome {
     /// The API server's answer: the object as it is now, if it answered with one.
     Done(Option<Value>),
-    /// It was not there to delete: done already.
-    Gone,
 }
 
 /// Why a write was not done, or may not have been.
@@ -45,6 +43,12 @@ pub enum ActError {
 }
 
 impl ActError {
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        let Self::Conflict(error) = self else { return false };
+        matches!(&**error, kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether only a fresh look is needed.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
@@ -63,19 +67,19 @@ pub async fn send(
     let Ok(answer) = tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await else {
         return Err(ActError::Deadline);
     };
-    judge(request.verb, answer)
+    judge(answer)
 }
 
 /// What an answer of the API server means.
-pub fn judge(verb: Verb, answer: kube::Result<Value>) -> Result<Outcome, ActError> {
+pub fn judge(answer: kube::Result<Value>) -> Result<Outcome, ActError> {
     match answer {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
             let code = status.code;
             let error = Box::new(kube::Error::Api(status));
             match code {
-                404 if verb == Verb::Delete => Ok(Outcome::Gone),
-                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409.
+                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409. Something to
+                // delete that is not there is out of date, too: only the watch is believed that it is gone.
                 404 | 409 | 422 => Err(ActError::Conflict(error)),
                 _ => Err(ActError::Refused(error)),
             }

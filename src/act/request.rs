@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, FINALIZER};
 use crate::cluster::Resource;
-use crate::decide::{Announcement, Effect, Identity, Reason};
+use crate::decide::{Announcement, Effect, Identity, Reason, Subject};
 
 /// Longest note of an event, as the API server has it.
 const NOTE: usize = 1000;
@@ -19,6 +19,8 @@ pub enum Verb {
     Patch,
     /// DELETE.
     Delete,
+    /// GET.
+    Read,
 }
 
 /// One request to the API server.
@@ -54,8 +56,9 @@ impl Request {
             Verb::Create => (http::Method::POST, "application/json"),
             Verb::Patch => (http::Method::PATCH, "application/json-patch+json"),
             Verb::Delete => (http::Method::DELETE, "application/json"),
+            Verb::Read => (http::Method::GET, "application/json"),
         };
-        if self.verb != Verb::Delete {
+        if matches!(self.verb, Verb::Create | Verb::Patch) {
             path.push_str("?fieldManager=");
             path.push_str(api::FIELD_MANAGER);
         }
@@ -64,7 +67,7 @@ impl Request {
             .uri(path)
             .header(http::header::CONTENT_TYPE, content)
             .header(http::header::ACCEPT, "application/json")
-            .body(self.body.to_string().into_bytes())
+            .body(if self.body.is_null() { Vec::new() } else { self.body.to_string().into_bytes() })
     }
 }
 
@@ -155,6 +158,17 @@ fn delete(resource: Resource, id: &Identity) -> Request {
     }
 }
 
+fn read(resource: Resource, id: &Identity) -> Request {
+    Request {
+        verb: Verb::Read,
+        resource,
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        status: false,
+        body: Value::Null,
+    }
+}
+
 /// The request that carries an effect out.
 #[expect(clippy::too_many_lines, reason = "one arm per effect; a table reads best in one piece")]
 pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
@@ -180,6 +194,7 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
         }
         Effect::UnmarkWorkload { workload, generation, marked, held, braked, unpause } => {
             let ops = Patch::of(workload)
+                .unchanged(workload)
                 .test("/metadata/generation", *generation)
                 .when(*marked, |p| p.remove(&label(api::ROLLOUT_LABEL)))
                 .when(*held, |p| p.remove(&release_label))
@@ -241,6 +256,8 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
             let ops = Patch::of(replica_set)
                 .test(OWNER, owner_uid.as_str())
                 .test("/spec/replicas", *replicas)
+                // Not what was seen counts, but what is so when it arrives. None of none are not written down.
+                .when(*replicas > 0, |p| p.test("/status/availableReplicas", *replicas))
                 .when(!has_annotations, |p| p.add("/metadata/annotations", json!({})))
                 .add(&annotation(api::DESIRED_REPLICAS_ANNOTATION), replicas.to_string())
                 .add(&annotation(api::MAX_REPLICAS_ANNOTATION), max.to_string())
@@ -267,6 +284,15 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
                 .when(matches!(min, Some(None)) && present.is_some(), |p| p.remove("/spec/minReplicas"));
             patch(Resource::Autoscalers, autoscaler, ops)
         }
+        Effect::Confirm { subject, id, .. } => read(
+            match subject {
+                Subject::Workload => Resource::Deployments,
+                Subject::Release => Resource::Releases,
+                Subject::Rollout => Resource::Rollouts,
+                Subject::ReplicaSet => Resource::ReplicaSets,
+            },
+            id,
+        ),
         Effect::Announce(announcement) => {
             create(Resource::Events, &announcement.regarding.id.namespace, event(announcement, now, instance))
         }

@@ -42,6 +42,7 @@ fn replica_set() -> Value {
             "ownerReferences": [{"kind": "Rollout", "name": "web", "uid": "o1", "controller": true}],
         },
         "spec": {"replicas": 5},
+        "status": {"replicas": 5, "availableReplicas": 5},
     })
 }
 
@@ -113,6 +114,9 @@ fn a_handover_lets_go_of_exactly_the_size_that_was_seen() {
     let mut scaled = replica_set();
     scaled["spec"]["replicas"] = json!(4);
     assert_eq!(applied(&effect, &scaled), None);
+    let mut unready = replica_set();
+    unready["status"]["availableReplicas"] = json!(4);
+    assert_eq!(applied(&effect, &unready), None, "one of its pods is not available any more");
 }
 
 #[test]

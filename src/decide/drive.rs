@@ -4,13 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::capacity::{canary_pods, share};
 use super::crash::{self, Canary, Health};
-use super::effect::Effect;
+use super::effect::{Effect, Expect, Subject};
 use super::observation::{Pod, ReplicaSet, Workload};
-use super::pass::Pass;
+use super::pass::{Pass, identity};
 use super::plan::{self, secs};
 use super::reason::{Passed, Reason};
 use super::status::Working;
-use super::unwind::{read_mark, unwind};
+use super::unwind::{past_brake, read_mark, unwind};
 use super::{commands, handover};
 use crate::analysis::{self, Finding, Verdict};
 use crate::api::evidence::AnalysisState;
@@ -93,15 +93,14 @@ fn over(
     if workload.revision != release.spec.to.revision {
         return Some(Reason::SupersededBy { revision: workload.revision.clone() });
     }
-    let own = pass.obs.replica_sets.iter().any(|rs| {
-        rs.revision == workload.revision
-            && rs.replicas > 0
-            && rs.release != release.metadata.name
-            && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
-    });
-    own.then(|| Reason::WentPastBrake {
-        detail: "the workload's own controller made pods of the new revision during the release".to_owned(),
-    })
+    if !past_brake(pass, release, workload).is_empty() {
+        let detail = "the workload's own controller made pods of the new revision during the release";
+        return Some(Reason::WentPastBrake { detail: detail.to_owned() });
+    }
+    // A retry lifts the veto before its release starts: whoever finds one here has an old view of the Release.
+    let veto = pass.veto_of(&release.spec.to.revision)?;
+    let message = format!("its revision was rejected in release {}", veto.release);
+    Some(Reason::Recorded { code: veto.reason.clone(), message })
 }
 
 /// One pass over a running release.
@@ -482,6 +481,10 @@ impl<'a> Run<'a> {
         }
         let first = self.release.status.as_ref().is_none_or(|s| s.phase == ReleasePhase::Pending);
         self.working.record_if_due(pass, self.release);
+        if !first {
+            // It was there before. Was it taken away because the release ended?
+            pass.confirm(Subject::Release, identity(&self.release.metadata), Expect::Unchanged);
+        }
         pass.push(Effect::CreateCanary {
             object: plan::canary(&pass.obs.rollout, self.release, self.workload, wanted),
         });

@@ -36,7 +36,7 @@ pub enum Effect {
     UnmarkWorkload {
         /// The workload.
         workload: Identity,
-        /// Its generation: its spec must not have changed since.
+        /// Its generation: its spec must not have changed since, and with it nothing else, so that no label is left.
         generation: i64,
         /// Whether the label `belay.dev/rollout` is there.
         marked: bool,
@@ -174,8 +174,42 @@ pub enum Effect {
         /// What to set; the outer `None` leaves `minReplicas` as another writer set it.
         min: Option<Option<i32>>,
     },
+    /// Asks the API server itself whether what was seen is still so, before something is taken away because of it:
+    /// what is missing from a view, or was changed in it, may only be late. Ends the pass if it is not.
+    Confirm {
+        /// What kind of object.
+        subject: Subject,
+        /// The object, as it was seen.
+        id: Identity,
+        /// What must be true of it.
+        expect: Expect,
+    },
     /// Tells everyone.
     Announce(Announcement),
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The workload.
+    Workload,
+    /// A Release.
+    Release,
+    /// The Rollout.
+    Rollout,
+    /// A ReplicaSet.
+    ReplicaSet,
+}
+
+/// What must be true of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// It does not exist, or is being deleted. Another object of the same name is not it, where a uid was seen.
+    Gone,
+    /// Its spec has not changed since: its generation is this one.
+    Generation(i64),
+    /// Nothing of it has changed since.
+    Unchanged,
 }
 
 /// An event.
@@ -224,6 +258,7 @@ impl Effect {
             Self::DeleteReplicaSet { .. } => "DeleteReplicaSet",
             Self::HoldFloor { .. } => "HoldFloor",
             Self::ReturnFloor { .. } => "ReturnFloor",
+            Self::Confirm { .. } => "Confirm",
             Self::Announce(_) => "Announce",
         }
     }

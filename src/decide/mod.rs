@@ -25,7 +25,7 @@ mod unwind;
 use jiff::Timestamp;
 
 pub use capacity::{TOLERATED_MISS, canary_pods, share};
-pub use effect::{Announcement, Effect, Regarding};
+pub use effect::{Announcement, Effect, Expect, Regarding, Subject};
 pub use observation::{
     Autoscaler, Brake, Container, Identity, Memory, Observation, Owner, Pod, ReplicaSet, Workload,
     WorkloadKind, images,
@@ -91,6 +91,10 @@ fn mark(pass: &mut pass::Pass<'_>, finalizers: &[String]) -> bool {
         && pass.obs.rival.is_none()
         && workload.rollout_label.as_deref() != Some(name.as_str())
     {
+        if there {
+            // The label of a Rollout that is gone would hold the workload for ever.
+            pass.confirm(Subject::Rollout, pass.rollout_id(), Expect::Unchanged);
+        }
         pass.push(Effect::MarkWorkload {
             workload: workload.id.clone(),
             rollout: name,

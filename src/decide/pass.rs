@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 
-use super::effect::{Announcement, Effect, Regarding};
+use super::effect::{Announcement, Effect, Expect, Regarding, Subject};
 use super::observation::{Autoscaler, Brake, Identity, Memory, Observation, ReplicaSet, Workload};
 use super::reason::Reason;
 use crate::api::rollout::{Revision, RolloutPhase, Veto};
@@ -180,6 +180,11 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Whether the Rollout's status is to become another one.
+    pub fn rollout_differs(&self) -> bool {
+        self.obs.rollout.status.as_ref() != Some(&self.status)
+    }
+
     /// Writes the Rollout's status now, if it differs from what is there.
     pub fn record_rollout(&mut self) {
         self.status.observed_generation = self.obs.rollout.metadata.generation;
@@ -188,12 +193,17 @@ impl<'a> Pass<'a> {
             .effects
             .iter()
             .any(|e| matches!(e, Effect::RecordRollout { status, .. } if **status == self.status));
-        if self.obs.rollout.status.as_ref() != Some(&self.status) && !already {
+        if self.rollout_differs() && !already {
             self.push(Effect::RecordRollout {
                 rollout: self.rollout_id(),
                 status: Box::new(self.status.clone()),
             });
         }
+    }
+
+    /// Asks first whether what was seen of an object is still so.
+    pub fn confirm(&mut self, subject: Subject, id: Identity, expect: Expect) {
+        self.push(Effect::Confirm { subject, id, expect });
     }
 
     /// Lets a workload go: Belay's marks of a release and the pause come off, as far as they are there.

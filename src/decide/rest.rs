@@ -1,8 +1,8 @@
 //! When no release runs: what is stable, what waits, and whether a release starts.
 
-use super::effect::Effect;
+use super::effect::{Effect, Expect, Subject};
 use super::handover;
-use super::observation::{Brake, Workload};
+use super::observation::{Brake, Identity, Workload};
 use super::pass::{Pass, identity, is_final};
 use super::plan;
 use super::reason::Reason;
@@ -76,6 +76,8 @@ fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
         matches!(phase, RolloutPhase::Held | RolloutPhase::Rejected | RolloutPhase::Releasing)
     });
     if workload.release_label.is_some() || ((was_held || workload.braked) && workload.paused) {
+        // What is stable is known from the Rollout; an old one would let a change out.
+        pass.confirm(Subject::Rollout, pass.rollout_id(), Expect::Unchanged);
         pass.free(workload);
     }
     let present = present_revision(pass, workload);
@@ -142,6 +144,7 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     });
     let Some(rs) = out else { return false };
     if handover::serves_alone(pass, rs, workload) {
+        pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
         let present = present_revision(pass, workload);
         pass.set_stable(present.clone());
         at_rest(pass, workload, &present);
@@ -150,6 +153,7 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     let held = workload.release_label.is_some();
     if rs.release.is_some() && workload.release_label.as_deref() == Some(workload.revision.as_str()) {
         // Belay handed it over, and its Release is gone since: it passed all its steps.
+        pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
         pass.push(Effect::FreeWorkload {
             workload: workload.id.clone(),
             generation: workload.generation,
@@ -175,9 +179,10 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
     true
 }
 
-/// While a change waits or was rejected, only Belay can unpause the workload.
-fn hold(pass: &mut Pass<'_>, workload: &Workload) {
-    if workload.release_label.as_deref() != Some(workload.revision.as_str()) {
+/// While a change waits or was rejected, only Belay can unpause the workload. False if it is so already.
+fn hold(pass: &mut Pass<'_>, workload: &Workload) -> bool {
+    let free = workload.release_label.as_deref() != Some(workload.revision.as_str());
+    if free {
         pass.push(Effect::HoldWorkload {
             workload: workload.id.clone(),
             generation: workload.generation,
@@ -185,6 +190,7 @@ fn hold(pass: &mut Pass<'_>, workload: &Workload) {
             pause: false,
         });
     }
+    free
 }
 
 fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
@@ -205,9 +211,15 @@ fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
         Ok(release) => {
             let reason =
                 Reason::ReleaseStarted { from: stable.revision.clone(), to: workload.revision.clone() };
-            pass.push(Effect::CreateRelease(Box::new(release.clone())));
-            pass.status.release = release.metadata.name;
+            pass.status.release.clone_from(&release.metadata.name);
             pass.say(RolloutPhase::Releasing, reason);
+            // The Rollout first, for it holds the vetoes, then the workload, for it has the template: each write is
+            // refused if what was seen of it is out of date, and a Release is made of what is so now.
+            pass.record_rollout();
+            if !hold(pass, workload) {
+                pass.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
+            }
+            pass.push(Effect::CreateRelease(Box::new(release)));
         }
     }
 }
@@ -257,6 +269,14 @@ fn retry(pass: &mut Pass<'_>, release: &Release, name: &str) -> Option<String> {
 fn remove_strays(pass: &mut Pass<'_>) {
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
     for rs in strays {
+        let release = rs.release.clone().unwrap_or_default();
+        let known = pass.obs.releases.iter().any(|r| r.metadata.name.as_deref() == Some(&release));
+        if !known {
+            // A Release that the view lacks may only be late; its canary must not pay for that.
+            let id =
+                Identity { namespace: rs.id.namespace.clone(), name: release.clone(), ..Identity::default() };
+            pass.confirm(Subject::Release, id, Expect::Gone);
+        }
         if rs.stopped.is_none() {
             pass.push(Effect::StopCanary {
                 replica_set: rs.id.clone(),
@@ -265,8 +285,7 @@ fn remove_strays(pass: &mut Pass<'_>) {
                 owner_uid: pass.owner_uid(),
             });
         }
-        let release = rs.release.clone().unwrap_or_default();
-        if !pass.obs.releases.iter().any(|r| r.metadata.name.as_deref() == Some(&release)) {
+        if !known {
             pass.veto(&rs.revision.clone(), &release, "ReleaseDeleted");
         }
         pass.record_rollout();

@@ -1,9 +1,9 @@
 //! The way back: the canary's weight goes at once, then what was borrowed, then the record.
 
 use super::commands;
-use super::effect::Effect;
-use super::observation::{ReplicaSet, Workload};
-use super::pass::Pass;
+use super::effect::{Effect, Expect, Subject};
+use super::observation::{Identity, ReplicaSet, Workload};
+use super::pass::{Pass, identity};
 use super::reason::Reason;
 use super::revision::without_hash;
 use super::status::Working;
@@ -31,6 +31,10 @@ pub(super) fn unwind(
     reason: Reason,
 ) {
     let ours = canary.filter(|rs| pass.is_ours(rs));
+    let first = working.status.phase != ReleasePhase::RollingBack;
+    if first {
+        confirm(pass, release, workload, &reason);
+    }
     let end = outcome(reason.code());
     if let Some(rs) = ours
         && (rs.replicas != 0 || rs.stopped.is_none())
@@ -45,7 +49,6 @@ pub(super) fn unwind(
             owner_uid: pass.owner_uid(),
         });
     }
-    let first = working.status.phase != ReleasePhase::RollingBack;
     if first {
         working.enter(ReleasePhase::RollingBack, &reason, pass.at());
         working.status.step.running_since = None;
@@ -71,6 +74,10 @@ pub(super) fn unwind(
     // The veto is written before the canary goes: nothing but the record could keep it from coming back.
     say(pass, release, workload, end, &reason);
     if pass.obs.rollout.metadata.deletion_timestamp.is_none() {
+        if !first && pass.rollout_differs() {
+            // Only after a restart, or by an old view of a Release that ended long ago and was tried again.
+            pass.confirm(Subject::Release, identity(&release.metadata), Expect::Unchanged);
+        }
         pass.record_rollout();
     }
     pass.return_floors();
@@ -89,6 +96,39 @@ pub(super) fn unwind(
         }
     }
     pass.reasons.push(reason);
+}
+
+/// A release that did nothing wrong does not end for what an old view of the workload shows.
+fn confirm(pass: &mut Pass<'_>, release: &Release, workload: Option<&Workload>, reason: &Reason) {
+    match (reason, workload) {
+        (Reason::WorkloadDeleted, _) => {
+            let id = Identity {
+                namespace: pass.rollout_id().namespace,
+                name: release.spec.workload.name.clone(),
+                uid: release.spec.workload.uid.clone(),
+                ..Identity::default()
+            };
+            pass.confirm(Subject::Workload, id, Expect::Gone);
+        }
+        (Reason::SupersededBy { .. } | Reason::RevertedByUser, Some(workload)) => still_so(pass, workload),
+        (Reason::WentPastBrake { .. }, Some(workload)) => {
+            for rs in past_brake(pass, release, workload) {
+                pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// ReplicaSets with pods of the new revision that the workload's own controller made.
+pub(super) fn past_brake<'a>(pass: &Pass<'a>, release: &Release, workload: &Workload) -> Vec<&'a ReplicaSet> {
+    let own = |rs: &&ReplicaSet| {
+        rs.revision == workload.revision
+            && rs.replicas > 0
+            && rs.release != release.metadata.name
+            && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+    };
+    pass.obs.replica_sets.iter().filter(own).collect()
 }
 
 fn announce(pass: &mut Pass<'_>, release: &Release, end: ReleasePhase, reason: &Reason) {
@@ -126,11 +166,14 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
     if workload.revision == release.spec.from.revision {
         if held || paused {
             pass.free(workload);
+        } else if rejected && release.spec.rollback.restore_template {
+            still_so(pass, workload);
         }
-    } else if rejected
-        && release.spec.rollback.restore_template
-        && workload.revision == release.spec.to.revision
-    {
+    } else if rejected && release.spec.rollback.restore_template {
+        if workload.revision != release.spec.to.revision {
+            still_so(pass, workload);
+            return;
+        }
         let stable = pass.obs.replica_sets.iter().find(|rs| {
             rs.id.name == release.spec.from.replica_set && rs.revision == release.spec.from.revision
         });
@@ -145,6 +188,11 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
             });
         }
     }
+}
+
+/// What was seen of the workload must be true: nobody comes back to what is decided on it.
+fn still_so(pass: &mut Pass<'_>, workload: &Workload) {
+    pass.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
 }
 
 fn mark(reason: &Reason) -> String {

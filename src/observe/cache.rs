@@ -34,7 +34,7 @@ impl Kind {
 }
 
 /// Everything that is known of the cluster.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cache {
     rollouts: Store<Rollout>,
     releases: Store<Release>,

@@ -11,7 +11,7 @@ const BURIED: usize = 1000;
 pub type Key = (String, String);
 
 /// Objects of one kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store<T> {
     objects: BTreeMap<Key, (Identity, T)>,
     buried: VecDeque<String>,

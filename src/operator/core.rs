@@ -14,7 +14,7 @@ use crate::analysis::query::Target;
 use crate::analysis::{Plan, Sample, Side};
 use crate::api::Release;
 use crate::cluster::Resource;
-use crate::decide::{Brake, Decision, Effect, Identity, Memory, Observation, Reason, decide};
+use crate::decide::{Brake, Decision, Effect, Expect, Identity, Memory, Observation, Reason, decide};
 use crate::observe::{Cache, Key, Kind, News};
 
 /// Rollouts that are written to at the same time.
@@ -47,7 +47,7 @@ pub enum Report {
 
 /// A pass that begins: the caller carries the effects out, one after the other, and reports [`Report::Ended`]. With
 /// no effects the pass has ended already.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pass {
     /// The Rollout.
     pub key: Key,
@@ -64,7 +64,7 @@ pub struct Pass {
 }
 
 /// A look to take: the caller reports [`Report::Looked`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Look {
     /// The uid of the Release.
     pub release: String,
@@ -78,7 +78,7 @@ pub struct Look {
 type Pending = (Option<Memory>, Option<Timestamp>);
 
 /// Everything that the main loop keeps.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Core {
     cache: Cache,
     queue: Queue,
@@ -212,15 +212,45 @@ pub fn judge(
     resource: Resource,
     answer: Result<Outcome, ActError>,
 ) -> (Option<Report>, Result<(), Ended>) {
+    if let Effect::Confirm { id, expect, .. } = effect {
+        return confirmed(id, *expect, resource, answer);
+    }
     match answer {
         Ok(Outcome::Done(Some(object))) => (Some(Report::Written(resource, Box::new(object))), Ok(())),
-        Ok(Outcome::Done(None) | Outcome::Gone) => {
-            (deleted(effect).map(|id| Report::Buried(resource, id)), Ok(()))
-        }
+        Ok(Outcome::Done(None)) => (deleted(effect).map(|id| Report::Buried(resource, id)), Ok(())),
         // An event that cannot be told must not hold up what it tells of.
         Err(_) if matches!(effect, Effect::Announce(_)) => (None, Ok(())),
         Err(error) if error.is_conflict() => (None, Err(Ended::Stale)),
         Err(_) => (None, Err(Ended::Failed)),
+    }
+}
+
+/// What the API server itself says of an object. What it answers with is newer than what a watch told.
+fn confirmed(
+    id: &Identity,
+    expect: Expect,
+    resource: Resource,
+    answer: Result<Outcome, ActError>,
+) -> (Option<Report>, Result<(), Ended>) {
+    match answer {
+        Ok(Outcome::Done(Some(object))) => {
+            let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+            let another = !id.uid.is_empty() && uid != id.uid;
+            let so = match expect {
+                Expect::Gone => another || object.pointer("/metadata/deletionTimestamp").is_some(),
+                Expect::Generation(seen) => !another && generation == Some(seen),
+                Expect::Unchanged => {
+                    object.pointer("/metadata/resourceVersion").and_then(Value::as_str)
+                        == Some(id.resource_version.as_str())
+                }
+            };
+            let ended = if so { Ok(()) } else { Err(Ended::Stale) };
+            (Some(Report::Written(resource, Box::new(object))), ended)
+        }
+        Err(error) if error.is_not_found() && expect == Expect::Gone => (None, Ok(())),
+        Err(error) if !error.is_conflict() => (None, Err(Ended::Failed)),
+        _ => (None, Err(Ended::Stale)),
     }
 }
 

@@ -12,7 +12,7 @@ const PASSES: u32 = 40;
 const WINDOW: SignedDuration = SignedDuration::from_secs(10);
 
 /// The work to be done. One pass per Rollout at a time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Queue {
     ready: BTreeMap<Key, Timestamp>,
     order: BTreeSet<(Timestamp, Key)>,

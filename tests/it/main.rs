@@ -11,3 +11,4 @@ mod cli;
 mod cluster;
 mod manifests;
 mod readme;
+mod world;

@@ -50,6 +50,24 @@ impl World {
                 self.releases.len() < before
             }
             Effect::HoldFloor { .. } | Effect::ReturnFloor { .. } => self.floor(effect),
+            Effect::Confirm { subject, id, expect } => {
+                let seen = match subject {
+                    Subject::Workload => self.deployment.as_ref().map(|w| (w.id.uid.clone(), w.generation)),
+                    // There are no old views in here.
+                    Subject::Rollout | Subject::ReplicaSet => return true,
+                    Subject::Release => {
+                        let found = self.releases.iter().find(|r| r.metadata.name.as_ref() == Some(&id.name));
+                        found.map(|r| (r.metadata.uid.clone().unwrap_or_default(), 0))
+                    }
+                };
+                match (expect, seen) {
+                    (Expect::Gone, None) => true,
+                    (Expect::Gone, Some((uid, _))) => !id.uid.is_empty() && uid != id.uid,
+                    (Expect::Generation(g), Some((uid, now))) => uid == id.uid && now == *g,
+                    (Expect::Generation(_), None) => false,
+                    (Expect::Unchanged, seen) => seen.is_some_and(|(uid, _)| uid == id.uid),
+                }
+            }
             Effect::Announce(_) => true,
             Effect::MarkWorkload { .. }
             | Effect::UnmarkWorkload { .. }

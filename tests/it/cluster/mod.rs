@@ -23,6 +23,7 @@ mod record;
 mod releases;
 mod rest;
 mod scene;
+mod traces;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};

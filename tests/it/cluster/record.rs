@@ -25,6 +25,7 @@ impl Recorder {
             ("apps/v1", "ReplicaSet"),
             ("v1", "Pod"),
             ("belay.dev/v1alpha1", "Release"),
+            ("belay.dev/v1alpha1", "Rollout"),
             ("apps/v1", "Deployment"),
         ];
         let mut tasks = Vec::new();

@@ -1,0 +1,331 @@
+//! What must never happen, judged at every write and whenever the controllers have come to rest: the lines of the
+//! contract, from the objects alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use belay::api::{OPERATOR_USER, Release, ReleasePhase, ReleaseStatus};
+use belay::decide::{canary_pods, revision, without_hash};
+use serde_json::Value;
+
+use super::Truth;
+use super::deployments::{controller, int, is_deleting, selected, text};
+use super::pods::is_ready;
+use super::server::{Server, Sort, Write};
+
+/// Milliseconds after somebody changed the number of pods in which fewer may be ready.
+const AFTER_SCALING: i64 = 60_000;
+
+/// The judge.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    /// What happened that must not.
+    pub breaches: Vec<String>,
+    /// Revisions that were rejected, and that nobody asked to try again.
+    rejected: BTreeSet<String>,
+    /// How often each object was made and deleted by Belay.
+    pub counts: BTreeMap<(Sort, String), (u32, u32)>,
+    /// How many pods each ReplicaSet ever had.
+    pub pods: BTreeMap<String, u32>,
+    /// Ready pods of the workload never fall below its size.
+    pub guards_capacity: bool,
+    /// How many writes Belay has made.
+    pub writes: u32,
+    /// Largest difference of two clocks, in seconds.
+    pub skew: f64,
+    begun: bool,
+}
+
+impl Oracle {
+    /// The first revision is stable: from here on everything counts.
+    pub fn begin(&mut self) {
+        let breaches = std::mem::take(&mut self.breaches);
+        *self = Self { guards_capacity: true, begun: true, breaches, ..Self::default() };
+    }
+
+    /// A person asked for another attempt.
+    pub fn may_return(&mut self, revision: &str) {
+        self.rejected.remove(revision);
+    }
+
+    fn breach(&mut self, broken: bool, at: i64, what: impl Into<String>) {
+        if broken {
+            self.breaches.push(format!("at {} s: {}", at as f64 / 1000.0, what.into()));
+        }
+    }
+
+    /// Judges one write.
+    pub fn judge(&mut self, server: &Server, truth: &Truth, write: &Write) {
+        if !self.begun {
+            return;
+        }
+        let at = write.at;
+        if write.sort == Sort::Pod {
+            self.pod(write);
+        }
+        if write.by != OPERATOR_USER {
+            return;
+        }
+        self.writes += 1;
+        if write.sort != Sort::Event {
+            let count = self.counts.entry((write.sort, write.name.clone())).or_default();
+            count.0 += u32::from(write.before.is_none());
+            count.1 += u32::from(write.after.is_none() && write.sort != Sort::Rollout);
+        }
+        match (&write.before, &write.after) {
+            (Some(before), Some(after)) => self.only_its_own(at, write.sort, before, after),
+            (Some(before), None) => {
+                let foreign = match write.sort {
+                    Sort::ReplicaSet => {
+                        owner_kind(before) != "Rollout"
+                            && (int(before, "/spec/replicas") > 0 || int(before, "/status/replicas") > 0)
+                    }
+                    Sort::Release => !decoded::<Release>(before).is_some_and(|r| is_final(&r)),
+                    // The last finalizer is gone.
+                    Sort::Rollout => false,
+                    _ => true,
+                };
+                self.breach(foreign, at, format!("Belay deleted {:?} {}", write.sort, write.name));
+            }
+            _ => {}
+        }
+        match write.sort {
+            Sort::ReplicaSet => self.replica_set(server, write),
+            Sort::Release => self.release(truth, write),
+            Sort::Rollout => self.rollout(server, write),
+            _ => {}
+        }
+    }
+
+    /// Line 9: Belay writes only what it owns, and borrows only what it says.
+    fn only_its_own(&mut self, at: i64, sort: Sort, before: &Value, after: &Value) {
+        let mut changed = Vec::new();
+        differences(String::new(), before, after, &mut changed);
+        let mine = |path: &str| match sort {
+            Sort::Deployment => {
+                path.starts_with("/metadata/labels/belay.dev~1")
+                    || path == "/metadata/labels"
+                    || path == "/spec/paused"
+                    || path.starts_with("/spec/template")
+            }
+            Sort::ReplicaSet => {
+                path == "/spec/replicas"
+                    || path.starts_with("/metadata/annotations")
+                    || path.starts_with("/metadata/ownerReferences")
+            }
+            Sort::Autoscaler => path == "/spec/minReplicas" || path.starts_with("/metadata/annotations"),
+            Sort::Rollout => path.starts_with("/status") || path.starts_with("/metadata/finalizers"),
+            Sort::Release => path.starts_with("/status"),
+            Sort::Pod | Sort::Event => false,
+        };
+        let server_side = ["/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"];
+        let foreign: Vec<&String> =
+            changed.iter().filter(|p| !server_side.iter().any(|s| p.starts_with(s)) && !mine(p)).collect();
+        self.breach(!foreign.is_empty(), at, format!("Belay wrote to {sort:?}: {foreign:?}"));
+    }
+
+    fn pod(&mut self, write: &Write) {
+        if write.before.is_none()
+            && let Some(pod) = &write.after
+        {
+            let owner = controller(pod).map(|o| text(o, "/name").to_owned()).unwrap_or_default();
+            *self.pods.entry(owner).or_default() += 1;
+        }
+    }
+
+    /// Lines 2, 3, 4 and 5: how many canary pods there may be, and when they are handed over.
+    fn replica_set(&mut self, server: &Server, write: &Write) {
+        let at = write.at;
+        let Some(after) = &write.after else { return };
+        let before = write.before.as_deref();
+        if let Some(before) = before {
+            self.breach(owner_kind(before) != "Rollout", at, "Belay wrote to a ReplicaSet of somebody else");
+        }
+        let name = &write.name;
+        let revision = revision(&without_hash(&after["spec"]["template"]));
+        let (size, was) = (int(after, "/spec/replicas"), before.map_or(0, |b| int(b, "/spec/replicas")));
+        let stopped = after["metadata"]["annotations"].get("belay.dev/stopped");
+        let replicas = server.get(Sort::Deployment, "web").map_or(0, |d| int(d, "/spec/replicas"));
+        let running = running(server);
+        if size > was {
+            let permitted = running.as_ref().map_or(0, |r| permitted(r, replicas));
+            self.breach(size > permitted, at, format!("{name} has {size} pods, {permitted} are permitted"));
+            self.breach(stopped.is_some(), at, format!("{name} was stopped and grew"));
+            let back = self.rejected.contains(&revision);
+            self.breach(back, at, format!("the rejected revision {revision} has weight again"));
+        }
+        if let Some(mark) = stopped.and_then(Value::as_str) {
+            let code = mark.split(':').next().unwrap_or_default();
+            if !["Superseded", "RevertedByUser", "WorkloadDeleted", "WentPastBrake", "RolloutDeleted"]
+                .contains(&code)
+            {
+                self.rejected.insert(revision.clone());
+            }
+        }
+        if owner_kind(after).is_empty() {
+            let passed = running.as_ref().is_some_and(|r| step_of(r) >= r.spec.steps.len());
+            self.breach(!passed, at, format!("{name} was handed over before all steps were passed"));
+            self.breach(stopped.is_some(), at, format!("{name} was stopped and handed over"));
+            let back = self.rejected.contains(&revision);
+            self.breach(back, at, format!("the rejected revision {revision} was handed over"));
+            let ready = int(after, "/status/availableReplicas");
+            self.breach(
+                ready < size,
+                at,
+                format!("{name} was handed over with {ready} of {size} pods available"),
+            );
+        }
+    }
+
+    /// Lines 3, 5, 6 and 11: the record.
+    fn release(&mut self, truth: &Truth, write: &Write) {
+        let at = write.at;
+        let (Some(before), Some(after)) = (&write.before, &write.after) else { return };
+        let (Some(old), Some(new)) = (decoded::<Release>(before), decoded::<Release>(after)) else { return };
+        let name = &write.name;
+        let steps = new.spec.steps.len();
+        let (was, is) = (status(&old), status(&new));
+        self.breach(is.step.index < was.step.index, at, format!("{name}: a step was taken back"));
+        self.breach(
+            was.phase.is_final() && is.phase != was.phase,
+            at,
+            format!("{name}: its end was changed"),
+        );
+        self.breach(is.commands.len() < was.commands.len(), at, format!("{name}: an answer was lost"));
+        let kept = is.timeline.len() >= was.timeline.len() || was.timeline.len() >= 60;
+        self.breach(!kept, at, format!("{name}: the timeline lost an entry"));
+        let silent = is.phase != ReleasePhase::Pending && (is.reason.is_none() || is.message.is_none());
+        self.breach(silent, at, format!("{name}: no reason is given"));
+        if is.phase == ReleasePhase::RolledBack && is.reason.as_deref() != Some("RolloutDeleted") {
+            let asked = new.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry);
+            if !asked {
+                self.rejected.insert(new.spec.to.revision.clone());
+            }
+        }
+        if is.step.index > was.step.index {
+            let by = is.timeline.iter().rev().find(|e| e.reason == "StepPassed").map(|e| e.message.clone());
+            let by = by.unwrap_or_default();
+            let person = by.contains("because") || by.contains("serves");
+            let jumped = is.step.index > was.step.index + 1 && !(is.step.index as usize == steps && person);
+            self.breach(jumped, at, format!("{name}: a step was skipped: {by}"));
+            if !person {
+                self.too_soon(at, &old, &was, &is, &by);
+                let blind = new.spec.analysis.is_some() && truth.down_since.is_some_and(|t| at > t + 10_000);
+                self.breach(blind, at, format!("{name}: a step was passed without metrics: {by}"));
+            }
+        }
+        let guilty = is.reason.as_deref() == Some("GuardFailed") && was.reason != is.reason;
+        let blind = guilty && truth.down_since.is_some_and(|t| at > t + 10_000);
+        self.breach(blind, at, format!("{name}: rolled back by a guard without metrics"));
+    }
+
+    /// A step lasts as long as it must, by its own clock.
+    fn too_soon(&mut self, at: i64, old: &Release, was: &ReleaseStatus, is: &ReleaseStatus, by: &str) {
+        let step = &old.spec.steps[was.step.index as usize];
+        let least = belay::decide::secs(&step.min_duration);
+        let (entered, left) = (&was.step.entered_at, &is.step.entered_at);
+        if let (Some(entered), Some(left)) = (entered, left) {
+            let lasted = left.0.duration_since(entered.0).as_secs_f64();
+            let name = old.metadata.name.as_deref().unwrap_or_default();
+            let index = was.step.index + 1;
+            let short = lasted < least - self.skew;
+            self.breach(short, at, format!("{name}: step {index} lasted {lasted} s of {least} s: {by}"));
+        }
+    }
+
+    /// Line 4: a veto is lifted only for somebody who asked.
+    fn rollout(&mut self, server: &Server, write: &Write) {
+        let (Some(before), Some(after)) = (&write.before, &write.after) else { return };
+        let vetoes = |object: &Value| -> BTreeSet<String> {
+            let list = object.pointer("/status/vetoed").and_then(Value::as_array);
+            list.into_iter().flatten().map(|v| text(v, "/revision").to_owned()).collect()
+        };
+        for lifted in vetoes(before).difference(&vetoes(after)) {
+            let asked = server.releases().iter().any(|r| {
+                r.spec.to.revision == *lifted
+                    && r.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry)
+            });
+            self.breach(!asked, write.at, format!("the veto of {lifted} was lifted, and nobody asked"));
+        }
+    }
+
+    /// What must hold whenever the controllers have nothing to do.
+    pub fn settled(&mut self, server: &Server, scaled_at: i64) {
+        if !self.begun {
+            return;
+        }
+        let at = server.now;
+        let ended = |r: &Value| ["Promoted", "RolledBack", "Superseded"].contains(&text(r, "/status/phase"));
+        let not_final = server.all(Sort::Release).filter(|r| !ended(r)).count();
+        self.breach(not_final > 1, at, format!("{not_final} releases run at once"));
+        let Some(deployment) = server.get(Sort::Deployment, "web") else { return };
+        let replicas = int(deployment, "/spec/replicas");
+        let uid = text(deployment, "/metadata/uid");
+        // Line 1: a paused workload keeps its size.
+        let current = deployment["metadata"]["generation"] == deployment["status"]["observedGeneration"];
+        if deployment["spec"]["paused"] == true && current {
+            let own =
+                server.all(Sort::ReplicaSet).filter(|rs| controller(rs).is_some_and(|o| o["uid"] == uid));
+            let size: i64 = own.map(|rs| int(rs, "/spec/replicas")).sum();
+            self.breach(size < replicas, at, format!("the workload has {size} pods of {replicas}"));
+        }
+        if self.guards_capacity && at > scaled_at + AFTER_SCALING {
+            let ready = server
+                .all(Sort::Pod)
+                .filter(|p| selected(p, &deployment["spec"]["selector"]) && !is_deleting(p) && is_ready(p));
+            let ready = i64::try_from(ready.count()).unwrap();
+            self.breach(ready < replicas, at, format!("{ready} of {replicas} pods are ready"));
+        }
+        for rs in server.all(Sort::ReplicaSet).filter(|rs| owner_kind(rs) == "Rollout") {
+            let stopped = rs["metadata"]["annotations"].get("belay.dev/stopped").is_some();
+            let weight = int(rs, "/spec/replicas") > 0;
+            self.breach(stopped && weight, at, "a stopped canary has weight");
+        }
+    }
+}
+
+/// Pods that the recorded step of a release permits.
+fn permitted(release: &Release, replicas: i64) -> i64 {
+    let step = release.spec.steps.get(step_of(release));
+    let replicas = i32::try_from(replicas).unwrap();
+    step.map_or(replicas, |s| canary_pods(replicas, s.weight)).into()
+}
+
+fn status(release: &Release) -> ReleaseStatus {
+    release.status.clone().unwrap_or_default()
+}
+
+fn step_of(release: &Release) -> usize {
+    release.status.as_ref().map_or(0, |s| s.step.index as usize)
+}
+
+pub fn is_final(release: &Release) -> bool {
+    release.status.as_ref().is_some_and(|s| s.phase.is_final())
+}
+
+fn running(server: &Server) -> Option<Release> {
+    server.releases().into_iter().find(|r| !is_final(r))
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(object: &Value) -> Option<T> {
+    serde_json::from_value(object.clone()).ok()
+}
+
+pub fn owner_kind(object: &Value) -> String {
+    controller(object).map(|o| text(o, "/kind").to_owned()).unwrap_or_default()
+}
+
+/// The paths at which two values differ.
+fn differences(path: String, a: &Value, b: &Value, found: &mut Vec<String>) {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let below = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+                let null = Value::Null;
+                differences(below, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), found);
+            }
+        }
+        (a, b) if a != b => found.push(path),
+        _ => {}
+    }
+}
