@@ -31,3 +31,4 @@ pub mod observe;
 pub mod operator;
 pub mod report;
 pub mod server;
+pub mod webhook;

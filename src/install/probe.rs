@@ -1,7 +1,7 @@
-//! Whether the policies are in force, asked of the API server itself.
+//! Whether brake and stamp are in force, asked of the API server itself.
 //!
-//! Purpose: a policy says nothing about itself, so each is tried out: a write that it must change, sent as a
-//! dry run. `belay install` waits for it, `belay doctor` reports it.
+//! Purpose: neither a policy nor a webhook says anything about itself, so each is tried out: a write that it must
+//! change, sent as a dry run. `belay install` waits for it, `belay doctor` reports it.
 //! May touch: a Kubernetes client; one Deployment of its own without pods. Must never: touch another object.
 
 use kube::Client;
@@ -11,36 +11,38 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::apply::{EFFECT_DEADLINE, POLL, api_of, deadline, is_not_found};
-use super::{Error, FIELD_MANAGER, labels, reference};
+use super::{Error, FIELD_MANAGER, Options, labels, reference};
 use crate::api::release::{Command, PlannedStep, Verb, WorkloadIdentity};
 use crate::api::rollout::{Revision, Rollback};
-use crate::api::{self, Release, ReleaseSpec};
+use crate::api::{self, BrakeForm, Release, ReleaseSpec};
 
 /// The Deployment on which the brake is tried out: no replicas, there for a moment only.
 const PROBE: &str = "belay-brake-probe";
 
-/// Whether a policy did to a write what it must.
+/// Whether brake or stamp did to a write what it must.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engaged {
     /// It did.
     Yes,
-    /// The write went through as it was sent: the policy is not there or not yet loaded.
+    /// The write went through as it was sent: policy or webhook is not there or not yet loaded.
     No,
-    /// The write was refused, which a policy whose expressions fail would do; with the server's words.
+    /// The write was refused, as by a policy whose expressions fail or a webhook that does not answer; with the
+    /// server's words.
     Refused(String),
 }
 
-/// Waits until both policies are in force in the API server that answers. Needs the right to create and
-/// delete a Deployment in `namespace`, and to create Releases.
+/// Waits until brake and stamp are in force in the API server that answers. Needs the right to create and
+/// delete a Deployment in the operator's namespace, and to create Releases.
 ///
 /// # Errors
 /// Fails when they are not within a minute, or when the server does not answer.
-pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), Error> {
+pub async fn wait_for_brake(client: &Client, options: &Options) -> Result<(), Error> {
     let started = Instant::now();
+    let namespace = &options.namespace;
     loop {
         let brake = brake_engaged(client, namespace).await?;
         let (policy, found) = match brake {
-            Engaged::Yes => ("stamp.belay.dev", stamp_engaged(client, namespace).await?),
+            Engaged::Yes => (super::policies::STAMP, stamp_engaged(client, namespace).await?),
             other => (api::BRAKE, other),
         };
         let state = match found {
@@ -49,7 +51,10 @@ pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), E
             Engaged::Refused(message) => message,
         };
         if started.elapsed() > EFFECT_DEADLINE {
-            let object = format!("MutatingAdmissionPolicy/{policy}");
+            let object = match options.brake {
+                BrakeForm::Policy => format!("MutatingAdmissionPolicy/{policy}"),
+                BrakeForm::Webhook => format!("MutatingWebhookConfiguration/{}", api::BRAKE_WEBHOOK),
+            };
             return Err(Error::NotInEffect { object, state, seconds: EFFECT_DEADLINE.as_secs() });
         }
         sleep(POLL).await;

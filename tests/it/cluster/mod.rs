@@ -106,7 +106,7 @@ impl Env {
                 .filter(|o| o["kind"] != "Deployment" && o["kind"] != "Service")
                 .collect();
             belay::install::apply(&self.admin, &objects, false).await.map_err(|e| format!("{e}: {e:?}"))?;
-            let waited = belay::install::wait_for_policies(&self.admin, &options.namespace).await;
+            let waited = belay::install::wait_for_brake(&self.admin, &options).await;
             waited.map_err(|e| e.to_string())
         });
         if let Err(error) = prepared.await {
