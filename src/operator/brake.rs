@@ -202,8 +202,8 @@ mod tests {
     }
 
     /// As it is installed, with the authority that the operator writes.
-    fn webhook() -> Box<Value> {
-        let mut webhook = installed(BrakeForm::Webhook, "MutatingWebhookConfiguration").unwrap();
+    fn webhook() -> Value {
+        let mut webhook = *installed(BrakeForm::Webhook, "MutatingWebhookConfiguration").unwrap();
         webhook["webhooks"][0]["clientConfig"]["caBundle"] = "QQ==".into();
         webhook
     }
@@ -229,12 +229,12 @@ mod tests {
     fn either_form_is_enough_and_the_policy_is_told_of_both() {
         let mut both = view(true, true);
         policy(&mut both);
-        both.set(Part::Webhook, Some(webhook()));
+        both.set(Part::Webhook, Some(Box::new(webhook())));
         assert_eq!(both.judge(), Some(POLICY));
         both.set(Part::Binding, None);
         assert_eq!(both.judge(), Some(WEBHOOK));
         let mut old = view(false, true);
-        old.set(Part::Webhook, Some(webhook()));
+        old.set(Part::Webhook, Some(Box::new(webhook())));
         assert_eq!(old.judge(), Some(WEBHOOK));
     }
 
@@ -272,7 +272,7 @@ mod tests {
             let mut view = view(false, true);
             let mut webhook = webhook();
             spoil(&mut webhook);
-            view.set(Part::Webhook, Some(webhook));
+            view.set(Part::Webhook, Some(Box::new(webhook)));
             let (form, why) = missing(view.judge());
             assert_eq!(form, BrakeForm::Webhook);
             assert!(why.contains(words), "{why}");

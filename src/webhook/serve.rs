@@ -77,7 +77,10 @@ struct Shared {
     tls: TlsAcceptor,
     operator_user: Arc<str>,
     turns: Arc<Semaphore>,
+    /// The process is to end: the next question is to be asked of another operator.
     stopped: watch::Receiver<bool>,
+    /// Nothing new is taken any more.
+    closing: watch::Receiver<bool>,
 }
 
 /// Serves until some seconds after `stopped`.
@@ -87,11 +90,13 @@ pub(super) async fn serve(
     operator_user: Arc<str>,
     stopped: watch::Receiver<bool>,
 ) {
-    let shared = Shared { tls, operator_user, turns: Arc::new(Semaphore::new(QUESTIONS)), stopped };
+    let (close, closing) = watch::channel(false);
+    let turns = Arc::new(Semaphore::new(QUESTIONS));
+    let shared = Shared { tls, operator_user, turns, stopped, closing };
     let mut stopped = shared.stopped.clone();
     let mut connections = JoinSet::new();
     let mut end = pin!(async move {
-        asked_to_end(&mut stopped).await;
+        said(&mut stopped).await;
         sleep(LINGER).await;
     });
     loop {
@@ -109,13 +114,14 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
+    close.send_replace(true);
     // What is not done by then is cut off with the set.
     drop(timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await);
 }
 
-/// Also when nobody is left who could ask.
-async fn asked_to_end(stopped: &mut watch::Receiver<bool>) {
-    drop(stopped.wait_for(|stopped| *stopped).await);
+/// Waits until it is said, or nobody is left who could.
+async fn said(what: &mut watch::Receiver<bool>) {
+    drop(what.wait_for(|said| *said).await);
 }
 
 async fn connection(stream: TcpStream, shared: Shared) {
@@ -124,7 +130,7 @@ async fn connection(stream: TcpStream, shared: Shared) {
         Ok(Err(error)) => return debug!(%error, "no TLS"),
         Err(_) => return debug!("no TLS in time"),
     };
-    let mut stopped = shared.stopped.clone();
+    let mut closing = shared.closing.clone();
     let service = service_fn(async |request| respond(request, &shared).await);
     let mut connection = pin!(
         http1::Builder::new()
@@ -134,8 +140,7 @@ async fn connection(stream: TcpStream, shared: Shared) {
     );
     let done = tokio::select! {
         done = connection.as_mut() => done,
-        // The next question is asked on another connection, soon of another operator.
-        () = asked_to_end(&mut stopped) => {
+        () = said(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -169,5 +174,142 @@ async fn respond(request: Request<Incoming>, shared: &Shared) -> Result<Response
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    if *shared.stopped.borrow() {
+        // Closed by us at any other moment, the connection could break under a question.
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::{Authority, Life, Serving};
+    use super::super::keys;
+    use super::*;
+    use crate::api::{OPERATOR_USER, ROLLOUT_LABEL};
+    use crate::clock::now;
+    use hyper::client::conn::http1 as client;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use serde_json::{Value, json};
+    use std::net::SocketAddr;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+
+    struct Server {
+        address: SocketAddr,
+        certificate: Arc<Certificate>,
+        stop: watch::Sender<bool>,
+        done: tokio::task::JoinHandle<()>,
+    }
+
+    async fn server() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let certificate = Arc::new(Certificate::default());
+        let tls = tls(certificate.clone()).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let done = tokio::spawn(serve(listener, tls, OPERATOR_USER.into(), stopped));
+        Server { address, certificate, stop, done }
+    }
+
+    fn issued() -> (Authority, Serving) {
+        let life = Life::default();
+        let authority = keys::authority(&life, now()).unwrap();
+        let serving = keys::serving(&authority, &["127.0.0.1".to_owned()].into(), &life, now()).unwrap();
+        (authority, serving)
+    }
+
+    async fn connect(server: &Server, trusted: &Authority) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(trusted.certificate.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(server.address).await?;
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    async fn ask(stream: TlsStream<TcpStream>, path: &str, body: Vec<u8>) -> (u16, bool, String) {
+        let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(path).header("host", "belay").body(Full::new(Bytes::from(body))).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let closes = answer.headers().get(header::CONNECTION).is_some_and(|c| c == "close");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, closes, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn question() -> Vec<u8> {
+        let deployment = |image: &str| {
+            json!({
+                "metadata": {"labels": {ROLLOUT_LABEL: "web"}},
+                "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
+            })
+        };
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": {
+                "uid": "1-2-3",
+                "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
+                "operation": "UPDATE",
+                "userInfo": {"username": "alice"},
+                "oldObject": deployment("a"),
+                "object": deployment("b"),
+            },
+        });
+        review.to_string().into_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_and_what_is_no_question_is_refused() {
+        let server = server().await;
+        let (authority, serving) = issued();
+        server.certificate.set(keys::certified(&serving).unwrap());
+        let asked = async |body| ask(connect(&server, &authority).await.unwrap(), "/brake", body).await;
+        let (status, closes, body) = asked(question()).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, closes), (200, false));
+        assert_eq!(body["response"]["patchType"], "JSONPatch");
+        let (status, _, body) = asked(b"what?".to_vec()).await;
+        assert_eq!(status, 400);
+        assert!(body.contains("not JSON"), "{body}");
+        let (status, _, body) = asked(vec![b' '; BODY + 1]).await;
+        assert_eq!(status, 413);
+        assert!(body.contains("at most"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn another_certificate_is_served_without_a_restart() {
+        let server = server().await;
+        let ((first, serving_first), (second, serving_second)) = (issued(), issued());
+        assert!(connect(&server, &first).await.is_err(), "there is none yet");
+        server.certificate.set(keys::certified(&serving_first).unwrap());
+        let open = connect(&server, &first).await.unwrap();
+        server.certificate.set(keys::certified(&serving_second).unwrap());
+        assert!(connect(&server, &first).await.is_err());
+        assert!(connect(&server, &second).await.is_ok());
+        assert_eq!(ask(open, "/brake", question()).await.0, 200, "what is open stays open");
+    }
+
+    #[tokio::test]
+    async fn asked_to_end_it_answers_for_a_while_and_sends_the_next_question_elsewhere() {
+        let server = server().await;
+        let (authority, serving) = issued();
+        server.certificate.set(keys::certified(&serving).unwrap());
+        let idle = connect(&server, &authority).await.unwrap();
+        server.stop.send_replace(true);
+        let (status, closes, _) = ask(idle, "/brake", question()).await;
+        assert_eq!((status, closes), (200, true));
+        let (status, closes, _) =
+            ask(connect(&server, &authority).await.unwrap(), "/brake", question()).await;
+        assert_eq!((status, closes), (200, true));
+        timeout(Duration::from_secs(60), server.done).await.expect("it ends").unwrap();
+    }
 }

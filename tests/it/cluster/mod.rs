@@ -6,6 +6,7 @@
 
 mod alone;
 mod bad_input;
+mod both;
 mod brake;
 mod changes;
 mod commands;
@@ -23,6 +24,8 @@ mod record;
 mod releases;
 mod rest;
 mod scene;
+mod webhook;
+mod writes;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
