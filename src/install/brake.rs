@@ -83,12 +83,13 @@ pub fn calls(operator_user: &str) -> Vec<Expression> {
             "({marked} ? !('{BRAKED_LABEL}' in {labels} && {labels}['{BRAKED_LABEL}'] == 'true') : \
              '{BRAKED_LABEL}' in {labels})"
         ),
+        super::probe::asked_cel(),
     ];
     let mut all = conditions(operator_user);
     all.push(Expression {
         name: "needed",
         cel: cel.join("\n|| "),
-        meaning: "the brake makes something else of the write",
+        meaning: "the brake makes something else of the write, or is to show that it is there",
     });
     all
 }

@@ -31,8 +31,9 @@ pub enum Engaged {
     Refused(String),
 }
 
-/// Waits until brake and stamp are in force in the API server that answers. Needs the right to create and
-/// delete a Deployment in the operator's namespace, and to create Releases.
+/// Waits until brake and stamp are in force in the API server that answers, in the form that was chosen: the other
+/// one may be there, too, and is to go. Needs the right to create and delete a Deployment in the operator's namespace,
+/// and to create Releases.
 ///
 /// # Errors
 /// Fails when they are not within a minute, or when the server does not answer.
@@ -40,9 +41,11 @@ pub async fn wait_for_brake(client: &Client, options: &Options) -> Result<(), Er
     let started = Instant::now();
     let namespace = &options.namespace;
     loop {
-        let brake = brake_engaged(client, namespace).await?;
+        let brake = try_brake(client, namespace, Some(options.brake)).await?;
         let (policy, found) = match brake {
-            Engaged::Yes => (super::policies::STAMP, stamp_engaged(client, namespace).await?),
+            Engaged::Yes => {
+                (super::policies::STAMP, try_stamp(client, namespace, Some(options.brake)).await?)
+            }
             other => (api::BRAKE, other),
         };
         let state = match found {
@@ -67,7 +70,46 @@ pub async fn wait_for_brake(client: &Client, options: &Options) -> Result<(), Er
 /// # Errors
 /// Fails when the Deployment cannot be made, or the server does not answer.
 pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
-    let deployment = probe_deployment(namespace);
+    try_brake(client, namespace, None).await
+}
+
+/// The annotation of a write that asks who judges it. With [`ASK_WEBHOOK`] the webhook is called even if it has nothing
+/// to do; whenever it is called, it leaves [`ANSWERED`].
+pub const ASKED: &str = "belay.dev/asked";
+/// See [`ASKED`].
+pub const ASK_WEBHOOK: &str = "webhook";
+/// See [`ASKED`].
+pub const ANSWERED: &str = "answered";
+
+/// The condition by which the API server calls the webhook in any case.
+pub(super) fn asked_cel() -> String {
+    let annotations = "object.metadata.annotations";
+    format!(
+        "(has({annotations}) && '{ASKED}' in {annotations} && {annotations}['{ASKED}'] == '{ASK_WEBHOOK}')"
+    )
+}
+
+/// Writes the question into a probe. Of the policy it is asked by not calling the webhook, which has nothing to do
+/// where a policy was faster.
+fn ask(mut probe: Value, form: Option<BrakeForm>) -> Value {
+    let asked = match form {
+        Some(BrakeForm::Webhook) => ASK_WEBHOOK,
+        Some(BrakeForm::Policy) => "policy",
+        None => return probe,
+    };
+    probe["metadata"]["annotations"] = json!({ASKED: asked});
+    probe
+}
+
+/// Whether the one that was asked has done it.
+fn is_by(object: &DynamicObject, form: Option<BrakeForm>) -> bool {
+    let answered =
+        object.metadata.annotations.as_ref().and_then(|a| a.get(ASKED)).is_some_and(|a| a == ANSWERED);
+    form.is_none_or(|form| answered == (form == BrakeForm::Webhook))
+}
+
+async fn try_brake(client: &Client, namespace: &str, form: Option<BrakeForm>) -> Result<Engaged, Error> {
+    let deployment = ask(probe_deployment(namespace), form);
     let (api, name) = api_of(client, &deployment)?;
     let what = reference(&deployment);
     let apply = PatchParams::apply(FIELD_MANAGER).force();
@@ -76,7 +118,7 @@ pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let answer = deadline("change", &what, api.patch(&name, &params, &Patch::Merge(&change))).await;
     let deleted = deadline("delete", &what, api.delete(&name, &DeleteParams::background())).await;
-    let engaged = judged(answer, |object| object.data["spec"]["paused"] == true)?;
+    let engaged = judged(answer, |object| object.data["spec"]["paused"] == true && is_by(object, form))?;
     match deleted {
         // Somebody who probes at the same moment may have been faster.
         Err(Error::Request { source, .. }) if is_not_found(&source) => Ok(engaged),
@@ -89,7 +131,11 @@ pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
 /// # Errors
 /// Fails when the server does not answer.
 pub async fn stamp_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
-    let release = probe_release(namespace);
+    try_stamp(client, namespace, None).await
+}
+
+async fn try_stamp(client: &Client, namespace: &str, form: Option<BrakeForm>) -> Result<Engaged, Error> {
+    let release = ask(probe_release(namespace), form);
     let (api, _): (Api<DynamicObject>, _) = api_of(client, &release)?;
     let what = reference(&release);
     let object: DynamicObject =
@@ -98,7 +144,7 @@ pub async fn stamp_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
     let answer = deadline("create", &what, api.create(&params, &object)).await;
     judged(answer, |created| {
         let by = &created.data["spec"]["commands"][0]["by"];
-        by.as_str().is_some_and(|by| by != NOBODY)
+        by.as_str().is_some_and(|by| by != NOBODY) && is_by(created, form)
     })
 }
 

@@ -28,16 +28,28 @@ pub fn conditions() -> Vec<Expression> {
 const BEFORE: &str =
     "oldObject == null || !has(oldObject.spec.commands) ? 0 : oldObject.spec.commands.size()";
 
-/// When the API server calls the webhook: [`conditions`], and the write adds a command. All other writes of a
-/// Release do not need Belay to run.
+/// When the API server calls the webhook: [`conditions`], and the write adds a command that does not bear the name of
+/// its user. All other writes of a Release do not need Belay to run.
 pub fn calls() -> Vec<Expression> {
+    let commands = "object.spec.commands";
     let mut all = conditions();
     all.push(Expression {
-        name: "added",
-        cel: format!("object.spec.commands.size() > ({BEFORE})"),
-        meaning: "the write adds a command",
+        name: "needed",
+        cel: format!(
+            "[{}].exists(i, i >= ({BEFORE}) && i < {commands}.size() && \
+             (!has({commands}[i].by) || {commands}[i].by != request.userInfo.username))\n|| {}",
+            indices(),
+            super::probe::asked_cel()
+        ),
+        meaning: "the write adds a command in another name, or the stamp is to show that it is there",
     });
     all
+}
+
+/// The places of all commands that there can be: CEL counts over lists only.
+fn indices() -> String {
+    let indices: Vec<String> = (0..MAX_COMMANDS).map(|i| i.to_string()).collect();
+    indices.join(",")
 }
 
 /// What the stamp knows about a write.
@@ -47,12 +59,11 @@ pub fn variables() -> Vec<Expression> {
 
 /// What the stamp does: an array of JSON Patch operations.
 pub fn patch_cel() -> String {
-    let indices: Vec<String> = (0..MAX_COMMANDS).map(|i| i.to_string()).collect();
     format!(
         "[{}].filter(i, i >= variables.before && i < object.spec.commands.size())\
          .map(i, JSONPatch{{op: \"add\", path: \"/spec/commands/\" + string(i) + \"/by\", \
          value: request.userInfo.username}})",
-        indices.join(",")
+        indices()
     )
 }
 

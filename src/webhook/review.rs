@@ -4,14 +4,15 @@
 //! and [`crate::install::stamp`]. What cannot be read is refused with the reason.
 //! May touch: JSON. Must never: do I/O, hold a rule itself, or panic on any input.
 
-use json_patch::Patch;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{Patch, PatchOperation, ReplaceOperation};
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api;
 use crate::install::webhook::{BRAKE_PATH, STAMP_PATH};
-use crate::install::{brake, stamp};
+use crate::install::{ANSWERED, ASKED, brake, stamp};
 
 /// What is sent back.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,24 +94,29 @@ fn judged(path: &str, operator_user: &str, request: Value) -> Result<Patch, Stri
             Err(format!("belay cannot read this request: it has no {what}"))
         }
     };
-    match (path, request.operation.as_str()) {
+    let mut changes = match (path, request.operation.as_str()) {
         (BRAKE_PATH, "UPDATE") => {
             whole(&request.object, "object")?;
             whole(&request.old_object, "oldObject")?;
-            Ok(brake::patch(operator_user, user, &request.old_object, &request.object))
+            brake::patch(operator_user, user, &request.old_object, &request.object)
         }
         (STAMP_PATH, "CREATE") => {
             whole(&request.object, "object")?;
-            Ok(stamp::patch(user, None, &request.object))
+            stamp::patch(user, None, &request.object)
         }
         (STAMP_PATH, "UPDATE") => {
             whole(&request.object, "object")?;
             whole(&request.old_object, "oldObject")?;
-            Ok(stamp::patch(user, Some(&request.old_object), &request.object))
+            stamp::patch(user, Some(&request.old_object), &request.object)
         }
         // What is created or deleted is not judged.
-        _ => Ok(Patch(Vec::new())),
+        _ => Patch(Vec::new()),
+    };
+    if request.object["metadata"]["annotations"].get(ASKED).is_some() {
+        let path = PointerBuf::from_tokens(["metadata", "annotations", ASKED]);
+        changes.0.push(PatchOperation::Replace(ReplaceOperation { path, value: ANSWERED.into() }));
     }
+    Ok(changes)
 }
 
 #[cfg(test)]
@@ -188,6 +194,14 @@ mod tests {
         let asked = question((api::GROUP, "Release"), "CREATE", "alice", &Value::Null, &new);
         let response = response(STAMP_PATH, &asked);
         assert_eq!(patched(&response, &new)["spec"]["commands"][0]["by"], "alice");
+    }
+
+    #[test]
+    fn who_asks_whether_it_is_there_is_told() {
+        let mut new = deployment("b");
+        new["metadata"]["annotations"] = json!({ASKED: "webhook"});
+        let response = brake(&question(("apps", "Deployment"), "UPDATE", "alice", &deployment("a"), &new));
+        assert_eq!(patched(&response, &new)["metadata"]["annotations"][ASKED], ANSWERED);
     }
 
     #[test]

@@ -215,6 +215,7 @@ async fn a_good_release_is_promoted_and_a_bad_one_is_rolled_back() {
 
     let (_, said) = run_as("admin", "belay", &["-n", &ns, "doctor"]).await;
     assert!(said.contains("the brake is the webhook zz-brake.belay.dev"), "{said}");
+    assert!(said.contains("the operator makes and renews them"), "{said}");
 
     scene.set_env(&[("CRASH", "start")]).await;
     let name = scene.new_release(1).await;
