@@ -21,7 +21,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use rustls::sign::CertifiedKey;
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::chain::{Chain, Serving, Step, next};
 use super::{Setup, WebhookError, keys};
@@ -34,7 +34,7 @@ const DATA: &str = "chain.json";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two tries; doubled while they fail.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Longest sleep: a timer is no place for a year.
+/// Longest sleep before the clock is looked at again: it may have been set.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Seconds after which a watch is asked for anew.
 const WATCH_SECONDS: u32 = 60;
@@ -47,23 +47,32 @@ pub(super) async fn keep(setup: Setup, serve: impl Fn(Arc<CertifiedKey>) + Send)
     let mut news = pin!(news(&setup));
     let mut retry = RETRY.0;
     loop {
-        let pause = match pass(&setup, &mut served, &serve).await {
+        let due = match pass(&setup, &mut served, &serve).await {
             Ok(until) => {
                 retry = RETRY.0;
-                let left = until.duration_since(now()).clamp(SignedDuration::ZERO, SignedDuration::MAX);
-                Duration::try_from(left).unwrap_or(LONGEST).min(LONGEST)
+                until
             }
-            Err(error) if is_conflict(&error) => RETRY.0,
             Err(error) => {
-                warn!(error = %chain_of(&error), "the certificates of the webhook cannot be kept; it is tried again");
+                let text = chain_of(&error);
+                if is_conflict(&error) && retry < RETRY.1 {
+                    debug!(error = %text, "another operator was faster; everything is read again");
+                } else {
+                    warn!(error = %text, "the certificates of the webhook cannot be kept; it is tried again");
+                }
                 let pause = retry;
                 retry = (retry * 2).min(RETRY.1);
-                pause
+                now() + pause
             }
         };
-        tokio::select! {
-            Some(()) = news.next() => {}
-            () = tokio::time::sleep(pause) => {}
+        loop {
+            let left = due.duration_since(now()).max(SignedDuration::ZERO);
+            if left.is_zero() {
+                break;
+            }
+            tokio::select! {
+                Some(()) = news.next() => break,
+                () = tokio::time::sleep(Duration::try_from(left).unwrap_or(LONGEST).min(LONGEST)) => {}
+            }
         }
     }
 }
@@ -135,7 +144,7 @@ async fn pass(
         let params = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) };
         ask("update", &setup.secret, secrets.replace(&setup.secret, &params, &secret)).await?;
     }
-    Ok(now())
+    Ok(now() + RETRY.0)
 }
 
 /// Does a step to the chain; none, and until when, if there is none to do.
