@@ -12,6 +12,8 @@
 //!
 //! - Effects are data. [`act`] lowers each to one guarded request and sends it.
 //! - Time is a parameter. Only [`clock`] reads it.
+//! - The brake's rules are data, too: [`install::brake`] has them in CEL and in Rust. [`webhook`] answers by them
+//!   where the API server has no admission policies.
 //! - Evidence is pure, too: [`analysis`] turns samples into e-values and verdicts; its `query` only fetches.
 //!
 //! # Where to add what
@@ -31,3 +33,4 @@ pub mod observe;
 pub mod operator;
 pub mod report;
 pub mod server;
+pub mod webhook;

@@ -116,6 +116,10 @@ command_of() {
         # Else `kubectl logs` looks up the node's name.
         --kubelet-preferred-address-types=InternalIP
         --profiling=false)
+      # Whether the server offers the resource, and the plugin that reads it: without
+      # the resource the plugin would never be ready, and refuse every write.
+      [[ ! -e $STATE/policies.off ]] || COMMAND+=(--disable-admission-plugins=MutatingAdmissionPolicy
+        --runtime-config=admissionregistration.k8s.io/v1/mutatingadmissionpolicies=false,admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings=false)
       ;;
     controller-manager)
       COMMAND=("$kubernetes" kube-controller-manager --kubeconfig="$STATE/kubeconfig/controller-manager"
@@ -487,6 +491,7 @@ local_status() {
   [[ ! -e $STATE/up.control-plane ]] || level=control-plane
   [[ ! -e $STATE/up.node ]] || level=node
   echo "level: $level"
+  [[ ! -e $STATE/policies.off ]] || echo "policies: off"
   echo "namespaces: of process $INIT"
   for component in "${CONTROL_PLANE[@]}" "${NODE[@]}" "${PROMETHEUS[@]}"; do
     [[ -e $STATE/pids/$component ]] || continue
@@ -628,4 +633,33 @@ start_parts() {
 restart_parts() {
   stop_parts "$@"
   start_parts "$@"
+}
+
+# local_policies on|off: what the API server offers, as it is started from now on.
+local_policies() {
+  [[ ${1:-} == on || ${1:-} == off ]] || die "policies: on or off?"
+  require_running
+  require_root
+  lock "$STATE.lock" "the cluster"
+  if [[ $1 == off ]]; then
+    touch "$STATE/policies.off"
+  else
+    rm -f "$STATE/policies.off"
+  fi
+  # Asked of the server itself: a command that was cut off may have left it as it was.
+  if alive apiserver && api_ready && policies_are "$1"; then
+    say "policies are $1 already"
+    return
+  fi
+  restart_parts apiserver
+  settled apiserver 60 policies_are "$1"
+  say "policies are $1"
+}
+
+# policies_are on|off: as the API server says itself.
+policies_are() {
+  local offered=off
+  ! admin_kubectl get --raw=/apis/admissionregistration.k8s.io/v1 2> /dev/null |
+    grep -q '"mutatingadmissionpolicies"' || offered=on
+  [[ $offered == "$1" ]]
 }

@@ -13,6 +13,15 @@ pub mod validate;
 pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};
 pub use rollout::{Rollout, RolloutPhase, RolloutSpec, RolloutStatus};
 
+/// What the brake, and the stamp with it, is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrakeForm {
+    /// Admission policies in the API server: a change waits, whether the operator runs or not.
+    Policy,
+    /// A webhook of the operator: a change waits, and is refused while no operator runs.
+    Webhook,
+}
+
 /// A point in time with microseconds, as RFC 3339 in JSON.
 pub type Timestamp = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -52,5 +61,7 @@ pub const FIELD_MANAGER: &str = "belay";
 pub const OPERATOR_USER: &str = "system:serviceaccount:belay-system:belay";
 /// The name of the admission policy that is the brake, and of its binding.
 pub const BRAKE: &str = "brake.belay.dev";
+/// The name of the webhook configuration that is the brake on servers without admission policies.
+pub const BRAKE_WEBHOOK: &str = "zz-brake.belay.dev";
 /// The namespace that `belay install` uses.
 pub const OPERATOR_NAMESPACE: &str = "belay-system";

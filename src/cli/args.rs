@@ -161,9 +161,27 @@ pub struct Install {
     /// Image of the operator
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// What holds changes back: admission policies, or a webhook of the operator for API servers without them; auto
+    /// asks the API server, and is policy with --dry-run
+    #[arg(long, value_enum, default_value_t = BrakeChoice::Auto, value_name = "FORM")]
+    pub brake: BrakeChoice,
+    /// Where the API server finds the webhook of an operator that runs outside of the cluster
+    #[arg(long, value_name = "URL", hide = true)]
+    pub webhook_url: Option<String>,
     /// Return without waiting until the operator is available
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// What the brake is made of.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrakeChoice {
+    /// By what the API server offers.
+    Auto,
+    /// Admission policies.
+    Policy,
+    /// A webhook of the operator.
+    Webhook,
 }
 
 /// Flags of `uninstall`.
@@ -385,6 +403,21 @@ pub struct Operator {
     /// Name of the admission policy and binding that hold changes back
     #[arg(long, default_value = crate::api::BRAKE, value_name = "NAME")]
     pub brake: String,
+    /// Address on which API servers without admission policies call for the brake, by HTTPS; default: nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub webhook_listen: Option<std::net::SocketAddr>,
+    /// Name of the webhook configuration that is the brake there
+    #[arg(long, default_value = crate::api::BRAKE_WEBHOOK, value_name = "NAME")]
+    pub brake_webhook: String,
+    /// How long a certificate of the webhook lasts; it is renewed when a third of that is left
+    #[arg(long, value_parser = duration, value_name = "TIME", hide = true)]
+    pub webhook_certificate_life: Option<Duration>,
+    /// How long the authority lasts that issues them
+    #[arg(long, value_parser = duration, value_name = "TIME", hide = true)]
+    pub webhook_authority_life: Option<Duration>,
+    /// How long a new authority is trusted before it issues, and an old one after
+    #[arg(long, value_parser = duration, value_name = "TIME", hide = true)]
+    pub webhook_settle: Option<Duration>,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log_format: LogFormat,

@@ -3,6 +3,7 @@
 //! May touch: the cluster, reading only. Must never: change anything, or stop at the first fault.
 
 use futures::StreamExt;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -17,13 +18,15 @@ use super::args::Doctor;
 use super::failure::{Exit, Failure, Kind};
 use super::session::{Cluster, Session};
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
-use crate::api::{ROLLOUT_LABEL, Release, Rollout};
+use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
 use crate::clock;
+use crate::install::webhook::SERVICE;
 use crate::install::{self, Options};
 use crate::report::checks::{CheckResult, ChecksReport};
 
-/// The first minor version whose API server has the policies that the brake is made of.
-const POLICIES_SINCE: u32 = 36;
+/// The first minor version whose API server has what a brake can be made of: conditions on when to call a webhook.
+/// Policies came with 36.
+const BRAKE_SINCE: u32 = 30;
 const INSTALL: &str = "`belay install` installs it, or brings it up to date";
 
 /// Makes all checks.
@@ -42,7 +45,7 @@ async fn all(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
         return;
     }
     let installed = definitions(cluster, report).await;
-    policies(cluster, args, report).await;
+    brake(cluster, args, report).await;
     operator(cluster, args, report).await;
     rights(cluster, args, report).await;
     leader(cluster, args, report).await;
@@ -64,11 +67,12 @@ async fn server(cluster: &Cluster, report: &mut ChecksReport) -> bool {
         Ok(info) => {
             let minor: String = info.minor.chars().take_while(char::is_ascii_digit).collect();
             let minor: u32 = minor.parse().unwrap_or(0);
-            if minor < POLICIES_SINCE && info.major == "1" {
-                let cure = "the brake needs admission policies of Kubernetes 1.36; without it a change goes out all at once";
+            if minor < BRAKE_SINCE && info.major == "1" {
+                let cure =
+                    "the brake needs Kubernetes 1.30, better 1.36; without it a change goes out all at once";
                 report.add(
                     "cluster",
-                    CheckResult::Warning,
+                    CheckResult::Broken,
                     format!("{} at {}", info.git_version, cluster.server),
                     Some(cure),
                 );
@@ -136,41 +140,116 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Which form of the brake is in force, and its state.
+async fn brake(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+    let served = match install::server_supports_policies(&cluster.client).await {
+        Ok(served) => served,
+        Err(error) => return broken(report, "brake", &error.into()),
+    };
+    let webhook: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let webhook = cluster.ask("read the webhook configuration", webhook.get_opt(BRAKE_WEBHOOK)).await;
+    let webhook = match webhook {
+        Ok(webhook) => webhook,
+        Err(failure) => return broken(report, "brake", &failure),
+    };
+    let policies = if served { policies(cluster, args).await } else { Ok(Parts::default()) };
+    let policies = match policies {
+        Ok(policies) => policies,
+        Err(failure) => return broken(report, "policies", &failure),
+    };
+    match webhook {
+        _ if policies.present > 0 && policies.missing.is_empty() => {
+            let detail = format!("all {} are there: the brake is in the API server", policies.present);
+            report.add("policies", CheckResult::Ok, detail, None);
+            if webhook.is_some() {
+                let detail =
+                    format!("{BRAKE_WEBHOOK} is there, too: a change is refused while no operator answers");
+                report.add("webhook", CheckResult::Warning, detail, Some("`belay install` removes it"));
+            }
+        }
+        Some(webhook) => self::webhook(cluster, args, &webhook, report).await,
+        None if served => {
+            let detail = format!("missing: {}", policies.missing.join(", "));
+            report.add("policies", CheckResult::Broken, detail, Some(INSTALL));
+        }
+        None => {
+            let detail = "this server has no admission policies, and the webhook is not installed".to_owned();
+            report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
+        }
+    }
+}
+
+/// What there is of the objects that this version installs.
+#[derive(Default)]
+struct Parts {
+    present: usize,
+    missing: Vec<String>,
+}
+
 /// The policies that this version installs: the brake, the authors of commands, what is borrowed.
-async fn policies(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
+async fn policies(cluster: &Cluster, args: &Doctor) -> Result<Parts, Failure> {
     let manifests = install::objects(&Options::in_namespace(&args.operator_namespace));
-    let mut missing = Vec::new();
-    let mut present = 0;
+    let mut parts = Parts::default();
     let text = |object: &Value, field: &str| object[field].as_str().unwrap_or_default().to_owned();
     for object in manifests.iter().filter(|object| text(object, "kind").contains("AdmissionPolicy")) {
         let types = TypeMeta { api_version: text(object, "apiVersion"), kind: text(object, "kind") };
         let Ok(gvk) = GroupVersionKind::try_from(&types) else { continue };
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&gvk));
         let name = text(&object["metadata"], "name");
-        match cluster.ask(format!("read the policy {name}"), api.get_opt(&name)).await {
-            Ok(Some(_)) => present += 1,
-            Ok(None) => missing.push(format!("{} {name}", types.kind)),
-            Err(failure) => {
-                broken(report, "policies", &failure);
-                return;
-            }
+        match cluster.ask(format!("read the policy {name}"), api.get_opt(&name)).await? {
+            Some(_) => parts.present += 1,
+            None => parts.missing.push(format!("{} {name}", types.kind)),
+        }
+    }
+    Ok(parts)
+}
+
+/// The webhook as the brake: whether it stops what it must, and whether the operator can keep its certificates.
+async fn webhook(
+    cluster: &Cluster,
+    args: &Doctor,
+    webhook: &MutatingWebhookConfiguration,
+    report: &mut ChecksReport,
+) {
+    let hooks = webhook.webhooks.as_deref().unwrap_or_default();
+    let open = hooks.iter().find(|hook| hook.failure_policy.as_deref() != Some("Fail"));
+    let strange = hooks.iter().find(|hook| hook.client_config.ca_bundle.is_none());
+    if let Some(open) = open {
+        let detail = format!("{} lets writes pass while no operator answers", open.name);
+        return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
+    }
+    if let Some(strange) = strange {
+        let cure =
+            format!("the operator writes that; kubectl -n {} logs deployment/belay", args.operator_namespace);
+        let detail = format!("{} does not know whom to trust, and refuses every change", strange.name);
+        return report.add("webhook", CheckResult::Broken, detail, Some(&cure));
+    }
+    let detail = format!(
+        "the brake is the webhook {BRAKE_WEBHOOK}: while no operator answers, changes and commands are refused"
+    );
+    report.add("webhook", CheckResult::Ok, detail, None);
+    let user = operator_user(args);
+    let mut missing = Vec::new();
+    for (right, namespace, name) in [
+        (("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""), None, BRAKE_WEBHOOK),
+        (("update", "", "secrets", ""), Some(args.operator_namespace.clone()), SERVICE),
+    ] {
+        match may(cluster, &user, namespace, Some(name), &right).await {
+            Ok(true) => {}
+            Ok(false) => missing.push(format!("{} {} {name}", right.0, right.2)),
+            Err(failure) => return broken(report, "certificates", &failure),
         }
     }
     if missing.is_empty() {
-        report.add(
-            "policies",
-            CheckResult::Ok,
-            format!("all {present} are there: the brake is in the API server"),
-            None,
-        );
+        report.add("certificates", CheckResult::Ok, "the operator makes and renews them", None);
     } else {
-        report.add(
-            "policies",
-            CheckResult::Broken,
-            format!("missing: {}", missing.join(", ")),
-            Some(INSTALL),
-        );
+        let detail = format!("{user} may not: {}", missing.join(", "));
+        report.add("certificates", CheckResult::Broken, detail, Some(INSTALL));
     }
+}
+
+fn operator_user(args: &Doctor) -> String {
+    format!("system:serviceaccount:{}:belay", args.operator_namespace)
 }
 
 async fn operator(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
@@ -184,7 +263,8 @@ async fn operator(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
         Err(failure) => return broken(report, "operator", &failure),
     };
     let Some(deployment) = deployment else {
-        let detail = format!("there is none in namespace {namespace}: changes wait, braked");
+        let detail =
+            format!("there is none in namespace {namespace}: changes wait, or are refused by the webhook");
         return report.add("operator", CheckResult::Broken, detail, Some(INSTALL));
     };
     let status = deployment.status.clone().unwrap_or_default();
@@ -230,10 +310,10 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
 ];
 
 async fn rights(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
-    let user = format!("system:serviceaccount:{}:belay", args.operator_namespace);
+    let user = operator_user(args);
     let namespace = if args.all_namespaces { None } else { Some(cluster.namespace.clone()) };
     let asked: Vec<_> = futures::stream::iter(RIGHTS)
-        .map(|right| may(cluster, &user, namespace.clone(), right))
+        .map(|right| may(cluster, &user, namespace.clone(), None, right))
         .buffered(4)
         .collect()
         .await;
@@ -258,6 +338,7 @@ async fn may(
     cluster: &Cluster,
     user: &str,
     namespace: Option<String>,
+    name: Option<&str>,
     (verb, group, resource, sub): &(&str, &str, &str, &str),
 ) -> Result<bool, Failure> {
     let attributes = ResourceAttributes {
@@ -266,6 +347,7 @@ async fn may(
         resource: Some((*resource).to_owned()),
         subresource: Some((*sub).to_owned()).filter(|sub| !sub.is_empty()),
         namespace,
+        name: name.map(str::to_owned),
         ..Default::default()
     };
     let review = SubjectAccessReview {

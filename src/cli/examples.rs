@@ -20,6 +20,7 @@ Examples:
   belay install
   belay install --dry-run > belay.yaml      # to read it, or to keep it in git
   belay install --image mirror/belay:0.1.0 --namespace belay-system
+  belay install --brake webhook --dry-run   # for an API server without admission policies
 
 Running it again updates what is there. Installing needs the rights of a cluster administrator;
 using Belay does not.";

@@ -8,25 +8,30 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use kube::api::ListParams;
 
-use super::args::{Crds, Format, Install, Uninstall};
+use super::args::{BrakeChoice, Crds, Format, Install, Uninstall};
 use super::failure::{Exit, Failure, Kind};
 use super::session::{Cluster, Session};
 use super::version::OPERATOR_SELECTOR;
-use crate::api::OPERATOR_NAMESPACE;
+use crate::api::{BrakeForm, OPERATOR_NAMESPACE};
 use crate::install::{self, Change, Options, Outcome};
 use crate::report::objects::{ObjectReport, ObjectsReport};
 use crate::report::seconds;
 
-fn options(session: &Session, image: Option<String>) -> Options {
+fn options(session: &Session) -> Options {
     let namespace = session.global.namespace.clone().unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
-    let usual = Options::in_namespace(&namespace);
-    Options { image: image.unwrap_or_else(|| usual.image.clone()), ..usual }
+    Options::in_namespace(&namespace)
 }
 
 /// Applies the manifests, or prints them.
 pub async fn install(session: &Session, args: &Install) -> Result<Exit, Failure> {
-    let options = options(session, args.image.clone());
+    let mut options = options(session);
+    if let Some(image) = &args.image {
+        options.image.clone_from(image);
+    }
+    options.webhook_url.clone_from(&args.webhook_url);
     if args.dry_run {
+        // Nobody is asked: what is printed is the same on every machine.
+        options.brake = chosen(args.brake).unwrap_or(BrakeForm::Policy);
         let manifests = install::objects(&options);
         if session.global.output == Format::Json {
             let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": manifests});
@@ -37,18 +42,34 @@ pub async fn install(session: &Session, args: &Install) -> Result<Exit, Failure>
         return Ok(Exit::OK);
     }
     let cluster = session.cluster().await?;
-    let done = install::install(&cluster.client, &options, false).await?;
-    if !done.policies {
-        session.say(&format!("warning: {}", install::WITHOUT_POLICIES));
+    options.brake = match chosen(args.brake) {
+        Some(form) => form,
+        None => install::best_form(&cluster.client).await?,
+    };
+    let mut done = install::install(&cluster.client, &options).await?;
+    if options.brake == BrakeForm::Webhook {
+        session.say(&format!("note: {}", install::WITH_WEBHOOK));
     }
     if !args.no_wait {
         session.say("Waiting for the operator to be available ...");
         available(&cluster, &options.namespace).await?;
+        if options.brake == BrakeForm::Webhook {
+            install::wait_for_brake(&cluster.client, &options).await?;
+            done.extend(install::remove_other_form(&cluster.client, &options).await?);
+        }
     }
     let message =
         format!("Installed. `{} init DEPLOYMENT` writes a Rollout for a Deployment.", session.program);
-    session.print(&ObjectsReport { objects: rows(done.outcomes), message })?;
+    session.print(&ObjectsReport { objects: rows(done), message })?;
     Ok(Exit::OK)
+}
+
+fn chosen(choice: BrakeChoice) -> Option<BrakeForm> {
+    match choice {
+        BrakeChoice::Auto => None,
+        BrakeChoice::Policy => Some(BrakeForm::Policy),
+        BrakeChoice::Webhook => Some(BrakeForm::Webhook),
+    }
 }
 
 fn rows(done: Vec<Outcome>) -> Vec<ObjectReport> {
@@ -110,7 +131,7 @@ async fn available(cluster: &Cluster, namespace: &str) -> Result<(), Failure> {
 /// Ends the releases, then removes everything that was installed.
 pub async fn uninstall(session: &Session, args: &Uninstall) -> Result<Exit, Failure> {
     let cluster = session.cluster().await?;
-    let options = options(session, None);
+    let options = options(session);
     if !args.yes {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::new(Kind::Usage, "failed to ask whether to remove Belay")
@@ -136,7 +157,7 @@ pub async fn uninstall(session: &Session, args: &Uninstall) -> Result<Exit, Fail
                 .hint("run the command again to go on"));
         }
     }
-    let mut objects = install::objects(&options);
+    let mut objects = install::all_objects(&options);
     if args.keep_crds {
         objects.retain(|object| object["kind"] != "CustomResourceDefinition");
     }
@@ -176,6 +197,10 @@ pub fn crds(session: &Session, args: &Crds) -> Result<Exit, Failure> {
 fn write_files(session: &Session, folder: &Path) -> Result<Exit, Failure> {
     for (name, text) in install::files()? {
         let path = folder.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::io(format!("failed to make {}", folder.display()), &error))?;
+        }
         std::fs::write(&path, text)
             .map_err(|error| Failure::io(format!("failed to write {}", path.display()), &error))?;
         session.say(&format!("wrote {}", path.display()));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::analysis::Sample;
-use crate::api::{Release, ReleaseStatus, Rollout};
+use crate::api::{BrakeForm, Release, ReleaseStatus, Rollout};
 
 /// Everything read about one Rollout, at one moment.
 #[derive(Clone, Debug)]
@@ -257,8 +257,8 @@ pub struct Autoscaler {
 /// Whether the brake is in the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Brake {
-    /// The policy and its binding are there.
-    Engaged,
-    /// They are not, and why.
-    Missing(String),
+    /// It is, in this form.
+    Engaged(BrakeForm),
+    /// It is not, though this API server could take this form; and why.
+    Missing(BrakeForm, String),
 }

@@ -7,7 +7,7 @@ use super::effect::{Announcement, Effect, Expect, Regarding, Subject};
 use super::observation::{Autoscaler, Brake, Identity, Memory, Observation, ReplicaSet, Workload};
 use super::reason::Reason;
 use crate::api::rollout::{Revision, RolloutPhase, Veto};
-use crate::api::{Release, RolloutStatus};
+use crate::api::{BrakeForm, Release, RolloutStatus};
 
 /// Most vetoes that a Rollout keeps; the oldest go first.
 const VETOES: usize = 20;
@@ -135,8 +135,18 @@ impl<'a> Pass<'a> {
 
     fn brake_condition(&mut self) {
         match &self.obs.brake {
-            Brake::Engaged => self.condition("BrakeEngaged", true, "PolicyInPlace", ""),
-            Brake::Missing(why) => {
+            Brake::Engaged(form) => {
+                let reason = match form {
+                    BrakeForm::Policy => "PolicyInPlace",
+                    BrakeForm::Webhook => "WebhookInPlace",
+                };
+                self.condition("BrakeEngaged", true, reason, "");
+            }
+            Brake::Missing(form, why) => {
+                let code = match form {
+                    BrakeForm::Policy => "PolicyMissing",
+                    BrakeForm::Webhook => "WebhookMissing",
+                };
                 let why = why.clone();
                 if self.condition_status("BrakeEngaged") != Some("False") {
                     self.announce(
@@ -147,7 +157,7 @@ impl<'a> Pass<'a> {
                         Reason::BrakeMissing { detail: why.clone() },
                     );
                 }
-                self.condition("BrakeEngaged", false, "PolicyMissing", &why);
+                self.condition("BrakeEngaged", false, code, &why);
             }
         }
     }

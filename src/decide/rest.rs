@@ -112,8 +112,8 @@ fn changed(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
 /// A change is rolling out by the workload's own controller: say so, and learn what becomes stable.
 fn slipped(pass: &mut Pass<'_>, workload: &Workload) {
     let detail = match &pass.obs.brake {
-        Brake::Missing(why) => why.clone(),
-        Brake::Engaged => {
+        Brake::Missing(_, why) => why.clone(),
+        Brake::Engaged(_) => {
             "it came before the brake was engaged, or somebody unpaused the workload".to_owned()
         }
     };

@@ -1,7 +1,7 @@
 //! The rules of the brake, in CEL and in Rust, side by side.
 //!
 //! Purpose: the one place that says which write is braked and what the brake does to it. The admission
-//! policy is built from the CEL; [`patch`] is the same rules as a function, for a webhook on servers without
+//! policy is built from the CEL; [`patch`] is the same rules as a function, for the webhook on servers without
 //! the policy and for simulators. The tests feed both the same writes on a real API server.
 //! May touch: [`crate::api`] and JSON. Must never: do I/O.
 //!
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::api::{BRAKED_LABEL, RELEASE_LABEL, ROLLOUT_LABEL};
 
-/// A named CEL expression of the policy, and what it means.
+/// A named CEL expression, and what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
     /// Its name.
@@ -51,27 +51,56 @@ pub fn conditions(operator_user: &str) -> Vec<Expression> {
     ]
 }
 
+const CHANGED: &str = "object.spec.template != oldObject.spec.template";
+
+fn released_cel() -> String {
+    format!("'{RELEASE_LABEL}' in oldObject.metadata.labels")
+}
+
+fn stopped_cel() -> String {
+    format!(
+        "'{BRAKED_LABEL}' in oldObject.metadata.labels && has(oldObject.spec.paused) && oldObject.spec.paused"
+    )
+}
+
+/// When the API server calls the webhook: [`conditions`], and the brake would make something else of the write.
+/// All other writes, those during a release included, do not need Belay to run.
+///
+/// A webhook has no variables, so the same expressions stand here within each other.
+pub fn calls(operator_user: &str) -> Vec<Expression> {
+    let (released, stopped) = (released_cel(), stopped_cel());
+    let marked = format!("({CHANGED} || ({stopped}))");
+    let labels = "object.metadata.labels";
+    let cel = [
+        format!("(({marked} || {released}) && !(has(object.spec.paused) && object.spec.paused))"),
+        format!("!has({labels})"),
+        format!(
+            "['{ROLLOUT_LABEL}', '{RELEASE_LABEL}'].exists(l, l in oldObject.metadata.labels && \
+             (!(l in {labels}) || {labels}[l] != oldObject.metadata.labels[l]))"
+        ),
+        format!("(!({released}) && '{RELEASE_LABEL}' in {labels})"),
+        format!(
+            "({marked} ? !('{BRAKED_LABEL}' in {labels} && {labels}['{BRAKED_LABEL}'] == 'true') : \
+             '{BRAKED_LABEL}' in {labels})"
+        ),
+        super::probe::asked_cel(),
+    ];
+    let mut all = conditions(operator_user);
+    all.push(Expression {
+        name: "needed",
+        cel: cel.join("\n|| "),
+        meaning: "the brake makes something else of the write, or is to show that it is there",
+    });
+    all
+}
+
 /// What the brake knows about a write.
 pub fn variables() -> Vec<Expression> {
     let expression = |name, cel: String, meaning| Expression { name, cel, meaning };
     vec![
-        expression(
-            "changed",
-            "object.spec.template != oldObject.spec.template".to_owned(),
-            "the write changes the pod template",
-        ),
-        expression(
-            "released",
-            format!("'{RELEASE_LABEL}' in oldObject.metadata.labels"),
-            "a release is under way",
-        ),
-        expression(
-            "stopped",
-            format!(
-                "'{BRAKED_LABEL}' in oldObject.metadata.labels && has(oldObject.spec.paused) && oldObject.spec.paused"
-            ),
-            "an earlier change still stands braked",
-        ),
+        expression("changed", CHANGED.to_owned(), "the write changes the pod template"),
+        expression("released", released_cel(), "a release is under way"),
+        expression("stopped", stopped_cel(), "an earlier change still stands braked"),
         expression("marked", "variables.changed || variables.stopped".to_owned(), "a change stands braked"),
         expression(
             "foreign",

@@ -14,15 +14,18 @@ mod policies;
 mod probe;
 mod rbac;
 mod remove;
+pub mod stamp;
+pub mod webhook;
 
 use serde_json::Value;
 
 pub use apply::{Change, Outcome, apply, server_supports_policies};
 pub use crds::{crd_of, crds};
-pub use probe::{Engaged, brake_engaged, stamp_engaged, wait_for_policies};
+pub use probe::{ANSWERED, ASK_WEBHOOK, ASKED, Engaged, brake_engaged, stamp_engaged, wait_for_brake};
 pub use remove::{Progress, end_releases, remove};
 
 use crate::api;
+use crate::api::BrakeForm;
 
 /// The field manager of everything that is installed. Not the operator's own: the two never share a field.
 pub const FIELD_MANAGER: &str = "belay-install";
@@ -31,11 +34,10 @@ pub const FIELD_MANAGER: &str = "belay-install";
 /// give the address of your own registry with `--image`.
 pub const DEFAULT_IMAGE: &str = concat!("node.local/belay:", env!("CARGO_PKG_VERSION"));
 
-/// What an installation without policies means, for people.
-pub const WITHOUT_POLICIES: &str = "this API server has no MutatingAdmissionPolicy in admissionregistration.k8s.io/v1 \
-(Kubernetes 1.36 or newer has): the brake is not installed. Changes are not stopped in the write that makes them, \
-Rollouts report BrakeEngaged=False, and the author of a command cannot be vouched for. Upgrade the cluster, then run \
-`belay install` again";
+/// What an installation with the webhook means, for people.
+pub const WITH_WEBHOOK: &str = "the brake is a webhook of the operator. While no operator runs, a change of a governed \
+pod template is refused instead of waiting, and so is a command; all else works as ever. Servers from Kubernetes 1.36 on \
+have MutatingAdmissionPolicy, which needs no operator: run `belay install` again when this one has it";
 
 /// The name of everything that exists once per installation.
 const NAME: &str = "belay";
@@ -51,6 +53,11 @@ pub struct Options {
     pub image_pull_policy: String,
     /// The user name under which the operator writes; the brake lets only this one through.
     pub operator_user: String,
+    /// What the brake is made of.
+    pub brake: BrakeForm,
+    /// Where the API server finds the webhook, when not at the operator's Service: for an operator that runs outside
+    /// of the cluster.
+    pub webhook_url: Option<String>,
 }
 
 impl Default for Options {
@@ -67,70 +74,103 @@ impl Options {
             image: DEFAULT_IMAGE.to_owned(),
             image_pull_policy: "IfNotPresent".to_owned(),
             operator_user: format!("system:serviceaccount:{namespace}:{NAME}"),
+            brake: BrakeForm::Policy,
+            webhook_url: None,
         }
     }
 }
 
-/// What [`install`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installed {
-    /// What became of each object, in order.
-    pub outcomes: Vec<Outcome>,
-    /// Whether the policies are among them; if not, [`WITHOUT_POLICIES`] says what that means.
-    pub policies: bool,
+/// Which form of the brake this API server can take: the policy wherever it is served.
+///
+/// # Errors
+/// Fails when the server cannot be asked.
+pub async fn best_form(client: &kube::Client) -> Result<BrakeForm, Error> {
+    Ok(if server_supports_policies(client).await? { BrakeForm::Policy } else { BrakeForm::Webhook })
 }
 
-/// Installs what this API server can take, and waits until it is in force. A dry run changes nothing, and does
-/// not wait.
+/// Installs, and waits until the brake is in force if that does not need an operator: a policy. For the webhook wait
+/// until an operator is available, then [`wait_for_brake`]; and with either [`remove_other_form`] in the end, so that
+/// at no moment there is no brake.
 ///
 /// # Errors
 /// Stops at the first object that is refused, and fails when a policy does not come into force. Safe to run
 /// again.
-pub async fn install(client: &kube::Client, options: &Options, dry_run: bool) -> Result<Installed, Error> {
-    let policies = server_supports_policies(client).await?;
-    let all = objects(options);
-    let chosen = if policies { all } else { without_policies(all) };
-    let outcomes = apply(client, &chosen, dry_run).await?;
-    if policies && !dry_run {
-        wait_for_policies(client, &options.namespace).await?;
+pub async fn install(client: &kube::Client, options: &Options) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = apply(client, &objects(options), false).await?;
+    if options.brake == BrakeForm::Policy {
+        wait_for_brake(client, options).await?;
+        // At once: the operator that was just installed answers no webhook any more.
+        outcomes.extend(remove_other_form(client, options).await?);
     }
-    Ok(Installed { outcomes, policies })
+    Ok(outcomes)
 }
 
-/// Everything that is installed, in the order in which it is applied.
+/// Removes what an installation with the other form of the brake has left. Only what was there is reported.
+///
+/// # Errors
+/// Stops at the first object that cannot be removed. Safe to run again.
+pub async fn remove_other_form(client: &kube::Client, options: &Options) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = remove(client, &other_form(options)).await?;
+    outcomes.retain(|o| o.change != Change::Absent);
+    Ok(outcomes)
+}
+
+/// What the other form of the brake has and this one has not.
+fn other_form(options: &Options) -> Vec<Value> {
+    let other = match options.brake {
+        BrakeForm::Policy => BrakeForm::Webhook,
+        BrakeForm::Webhook => BrakeForm::Policy,
+    };
+    let own: Vec<String> = objects(options).iter().map(reference).collect();
+    let mut left = objects(&Options { brake: other, ..options.clone() });
+    left.retain(|object| !own.contains(&reference(object)));
+    left
+}
+
+/// Everything that is installed, in the order in which it is applied. A webhook comes last, and so is removed first:
+/// the API server must not call an operator that is not there.
 pub fn objects(options: &Options) -> Vec<Value> {
+    let (before, after) = match options.brake {
+        BrakeForm::Policy => (policies::objects(options), Vec::new()),
+        BrakeForm::Webhook => (webhook::objects(options), vec![webhook::configuration(options)]),
+    };
     [
         vec![operator::namespace(options)],
         crds(),
         vec![operator::service_account(options)],
         rbac::objects(options),
-        policies::objects(options),
+        before,
         operator::objects(options),
+        after,
     ]
     .concat()
 }
 
-/// `objects` without the admission policies, for servers that do not know them: see [`WITHOUT_POLICIES`].
-pub fn without_policies(objects: Vec<Value>) -> Vec<Value> {
-    let policy =
-        |object: &Value| object["kind"].as_str().is_some_and(|k| k.starts_with("MutatingAdmissionPolicy"));
-    objects.into_iter().filter(|o| !policy(o)).collect()
+/// Everything that any installation has, whichever form of the brake it chose.
+pub fn all_objects(options: &Options) -> Vec<Value> {
+    [objects(options), other_form(options)].concat()
 }
 
 /// The committed files of `manifests/`: name and content. Applied in the order of their names
-/// (`kubectl apply -f manifests/`) they arrive in a workable order, too.
+/// (`kubectl apply -f manifests/`) they arrive in a workable order, too. Those in `webhook/` stand for their
+/// namesakes, and for `policies.yaml`, on servers without admission policies.
 ///
 /// # Errors
 /// Fails when an object cannot be written as YAML, which would be a mistake in this module.
 pub fn files() -> Result<Vec<(&'static str, String)>, Error> {
-    let options = Options::default();
-    let operator = [vec![operator::service_account(&options)], operator::objects(&options)].concat();
+    let policy = Options::default();
+    let webhook = Options { brake: BrakeForm::Webhook, ..Options::default() };
+    let operator =
+        |options: &Options| [vec![operator::service_account(options)], operator::objects(options)].concat();
     [
         ("crds.yaml", crds()),
-        ("namespace.yaml", vec![operator::namespace(&options)]),
-        ("operator.yaml", operator),
-        ("policies.yaml", policies::objects(&options)),
-        ("rbac.yaml", rbac::objects(&options)),
+        ("namespace.yaml", vec![operator::namespace(&policy)]),
+        ("operator.yaml", operator(&policy)),
+        ("policies.yaml", policies::objects(&policy)),
+        ("rbac.yaml", rbac::objects(&policy)),
+        ("webhook/operator.yaml", [webhook::objects(&webhook), operator(&webhook)].concat()),
+        ("webhook/rbac.yaml", rbac::objects(&webhook)),
+        ("webhook/webhook.yaml", vec![webhook::configuration(&webhook)]),
     ]
     .into_iter()
     .map(|(name, objects)| {

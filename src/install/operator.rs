@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, Options, labels};
+use super::{NAME, Options, labels, webhook};
+use crate::api::BrakeForm;
 
 /// The port of probes and metrics.
 const PORT: u16 = 8080;
@@ -55,9 +56,16 @@ fn deployment(options: &Options) -> Value {
             "failureThreshold": failures,
         })
     };
+    let webhook = options.brake == BrakeForm::Webhook;
+    let mut args = vec!["operator".to_owned(), "--log-format".to_owned(), "json".to_owned()];
+    let mut ports = vec![json!({"name": "http", "containerPort": PORT, "protocol": "TCP"})];
+    if webhook {
+        args.extend(["--webhook-listen".to_owned(), format!("0.0.0.0:{}", webhook::PORT)]);
+        ports.push(json!({"name": "https", "containerPort": webhook::PORT, "protocol": "TCP"}));
+    }
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    json!({
+    let mut deployment = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": NAME, "namespace": options.namespace, "labels": labels()},
@@ -88,9 +96,9 @@ fn deployment(options: &Options) -> Value {
                         "name": NAME,
                         "image": options.image,
                         "imagePullPolicy": options.image_pull_policy,
-                        "args": ["operator", "--log-format", "json"],
+                        "args": args,
                         "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
-                        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+                        "ports": ports,
                         "livenessProbe": probe("/healthz", 10, 6),
                         "readinessProbe": probe("/readyz", 5, 3),
                         "resources": {
@@ -106,5 +114,24 @@ fn deployment(options: &Options) -> Value {
                 },
             },
         },
-    })
+    });
+    if webhook {
+        deployment["spec"]["replicas"] = 2.into();
+        // Somebody must always answer. That one of them writes at a time is the Lease's concern.
+        deployment["spec"]["strategy"] =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        deployment["spec"]["template"]["spec"]["affinity"] = apart();
+    }
+    deployment
+}
+
+/// On two nodes, where there are two.
+fn apart() -> Value {
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100,
+        "podAffinityTerm": {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": NAME}},
+        },
+    }]}})
 }

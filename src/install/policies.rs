@@ -1,20 +1,18 @@
 //! The admission policies: the brake, and the stamp that says who gave a command.
 //!
-//! Purpose: the rules of [`super::brake`] as objects of `admissionregistration.k8s.io/v1`, and the stamp.
-//! May touch: nothing but JSON. Must never: hold a rule of the brake itself.
+//! Purpose: the rules of [`super::brake`] and [`super::stamp`] as objects of `admissionregistration.k8s.io/v1`.
+//! May touch: nothing but JSON. Must never: hold a rule itself.
 
 use serde_json::{Value, json};
 
-use super::{Options, brake, labels};
+use super::brake::Expression;
+use super::{Options, brake, labels, stamp};
 use crate::api;
 
 /// The name of the brake's policy and binding.
 pub use crate::api::BRAKE;
 /// The name of the stamp's policy and binding.
 pub const STAMP: &str = "stamp.belay.dev";
-
-/// The most commands that a Release takes; the same number as in its schema.
-const MAX_COMMANDS: u32 = 50;
 
 /// Both policies, each with the binding that puts it in force everywhere.
 pub(super) fn objects(options: &Options) -> Vec<Value> {
@@ -27,45 +25,32 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
 }
 
 fn brake_spec(operator_user: &str) -> Value {
-    let conditions: Vec<Value> = brake::conditions(operator_user)
-        .iter()
-        .map(|c| json!({"name": c.name, "expression": c.cel}))
-        .collect();
-    let variables: Vec<Value> =
-        brake::variables().iter().map(|v| json!({"name": v.name, "expression": v.cel})).collect();
     let governed = json!({"matchExpressions": [{"key": api::ROLLOUT_LABEL, "operator": "Exists"}]});
     json!({
         "matchConstraints": constraints(&governed, "apps", &["v1"], &["UPDATE"], "deployments"),
         "failurePolicy": "Fail",
         // A webhook that changes the template after us is braked as well.
         "reinvocationPolicy": "IfNeeded",
-        "matchConditions": conditions,
-        "variables": variables,
+        "matchConditions": named(&brake::conditions(operator_user)),
+        "variables": named(&brake::variables()),
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": brake::patch_cel()}}],
     })
 }
 
-/// `by` of every command that this write adds is the user of the request; nobody is exempt. On creation all
-/// are new; later, the schema lets one be added at a time and none be changed.
 fn stamp_spec() -> Value {
-    let indices: Vec<String> = (0..MAX_COMMANDS).map(|i| i.to_string()).collect();
-    let expression = format!(
-        "[{}].filter(i, i >= variables.before && i < object.spec.commands.size())\
-         .map(i, JSONPatch{{op: \"add\", path: \"/spec/commands/\" + string(i) + \"/by\", \
-         value: request.userInfo.username}})",
-        indices.join(",")
-    );
     json!({
         "matchConstraints": constraints(&json!({}), api::GROUP, &["*"], &["CREATE", "UPDATE"], "releases"),
         "failurePolicy": "Fail",
         "reinvocationPolicy": "IfNeeded",
-        "matchConditions": [{"name": "has-commands", "expression": "has(object.spec.commands)"}],
-        "variables": [{
-            "name": "before",
-            "expression": "oldObject == null || !has(oldObject.spec.commands) ? 0 : oldObject.spec.commands.size()",
-        }],
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        "matchConditions": named(&stamp::conditions()),
+        "variables": named(&stamp::variables()),
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": stamp::patch_cel()}}],
     })
+}
+
+/// Expressions as the API server takes them.
+pub(super) fn named(expressions: &[Expression]) -> Vec<Value> {
+    expressions.iter().map(|e| json!({"name": e.name, "expression": e.cel})).collect()
 }
 
 /// Which writes the API server shows to a policy. All that it would fill in is said: the whole is one value to

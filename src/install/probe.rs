@@ -1,7 +1,7 @@
-//! Whether the policies are in force, asked of the API server itself.
+//! Whether brake and stamp are in force, asked of the API server itself.
 //!
-//! Purpose: a policy says nothing about itself, so each is tried out: a write that it must change, sent as a
-//! dry run. `belay install` waits for it, `belay doctor` reports it.
+//! Purpose: neither a policy nor a webhook says anything about itself, so each is tried out: a write that it must
+//! change, sent as a dry run. `belay install` waits for it, `belay doctor` reports it.
 //! May touch: a Kubernetes client; one Deployment of its own without pods. Must never: touch another object.
 
 use kube::Client;
@@ -11,36 +11,41 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::apply::{EFFECT_DEADLINE, POLL, api_of, deadline, is_not_found};
-use super::{Error, FIELD_MANAGER, labels, reference};
+use super::{Error, FIELD_MANAGER, Options, labels, reference};
 use crate::api::release::{Command, PlannedStep, Verb, WorkloadIdentity};
 use crate::api::rollout::{Revision, Rollback};
-use crate::api::{self, Release, ReleaseSpec};
+use crate::api::{self, BrakeForm, Release, ReleaseSpec};
 
 /// The Deployment on which the brake is tried out: no replicas, there for a moment only.
 const PROBE: &str = "belay-brake-probe";
 
-/// Whether a policy did to a write what it must.
+/// Whether brake or stamp did to a write what it must.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engaged {
     /// It did.
     Yes,
-    /// The write went through as it was sent: the policy is not there or not yet loaded.
+    /// The write went through as it was sent: policy or webhook is not there or not yet loaded.
     No,
-    /// The write was refused, which a policy whose expressions fail would do; with the server's words.
+    /// The write was refused, as by a policy whose expressions fail or a webhook that does not answer; with the
+    /// server's words.
     Refused(String),
 }
 
-/// Waits until both policies are in force in the API server that answers. Needs the right to create and
-/// delete a Deployment in `namespace`, and to create Releases.
+/// Waits until brake and stamp are in force in the API server that answers, in the form that was chosen: the other
+/// one may be there, too, and is to go. Needs the right to create and delete a Deployment in the operator's namespace,
+/// and to create Releases.
 ///
 /// # Errors
 /// Fails when they are not within a minute, or when the server does not answer.
-pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), Error> {
+pub async fn wait_for_brake(client: &Client, options: &Options) -> Result<(), Error> {
     let started = Instant::now();
+    let namespace = &options.namespace;
     loop {
-        let brake = brake_engaged(client, namespace).await?;
+        let brake = try_brake(client, namespace, Some(options.brake)).await?;
         let (policy, found) = match brake {
-            Engaged::Yes => ("stamp.belay.dev", stamp_engaged(client, namespace).await?),
+            Engaged::Yes => {
+                (super::policies::STAMP, try_stamp(client, namespace, Some(options.brake)).await?)
+            }
             other => (api::BRAKE, other),
         };
         let state = match found {
@@ -49,7 +54,10 @@ pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), E
             Engaged::Refused(message) => message,
         };
         if started.elapsed() > EFFECT_DEADLINE {
-            let object = format!("MutatingAdmissionPolicy/{policy}");
+            let object = match options.brake {
+                BrakeForm::Policy => format!("MutatingAdmissionPolicy/{policy}"),
+                BrakeForm::Webhook => format!("MutatingWebhookConfiguration/{}", api::BRAKE_WEBHOOK),
+            };
             return Err(Error::NotInEffect { object, state, seconds: EFFECT_DEADLINE.as_secs() });
         }
         sleep(POLL).await;
@@ -62,7 +70,46 @@ pub async fn wait_for_policies(client: &Client, namespace: &str) -> Result<(), E
 /// # Errors
 /// Fails when the Deployment cannot be made, or the server does not answer.
 pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
-    let deployment = probe_deployment(namespace);
+    try_brake(client, namespace, None).await
+}
+
+/// The annotation of a write that asks who judges it. With [`ASK_WEBHOOK`] the webhook is called even if it has nothing
+/// to do; whenever it is called, it leaves [`ANSWERED`].
+pub const ASKED: &str = "belay.dev/asked";
+/// See [`ASKED`].
+pub const ASK_WEBHOOK: &str = "webhook";
+/// See [`ASKED`].
+pub const ANSWERED: &str = "answered";
+
+/// The condition by which the API server calls the webhook in any case.
+pub(super) fn asked_cel() -> String {
+    let annotations = "object.metadata.annotations";
+    format!(
+        "(has({annotations}) && '{ASKED}' in {annotations} && {annotations}['{ASKED}'] == '{ASK_WEBHOOK}')"
+    )
+}
+
+/// Writes the question into a probe. Of the policy it is asked by not calling the webhook, which has nothing to do
+/// where a policy was faster.
+fn ask(mut probe: Value, form: Option<BrakeForm>) -> Value {
+    let asked = match form {
+        Some(BrakeForm::Webhook) => ASK_WEBHOOK,
+        Some(BrakeForm::Policy) => "policy",
+        None => return probe,
+    };
+    probe["metadata"]["annotations"] = json!({ASKED: asked});
+    probe
+}
+
+/// Whether the one that was asked has done it.
+fn is_by(object: &DynamicObject, form: Option<BrakeForm>) -> bool {
+    let answered =
+        object.metadata.annotations.as_ref().and_then(|a| a.get(ASKED)).is_some_and(|a| a == ANSWERED);
+    form.is_none_or(|form| answered == (form == BrakeForm::Webhook))
+}
+
+async fn try_brake(client: &Client, namespace: &str, form: Option<BrakeForm>) -> Result<Engaged, Error> {
+    let deployment = ask(probe_deployment(namespace), form);
     let (api, name) = api_of(client, &deployment)?;
     let what = reference(&deployment);
     let apply = PatchParams::apply(FIELD_MANAGER).force();
@@ -71,7 +118,7 @@ pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let answer = deadline("change", &what, api.patch(&name, &params, &Patch::Merge(&change))).await;
     let deleted = deadline("delete", &what, api.delete(&name, &DeleteParams::background())).await;
-    let engaged = judged(answer, |object| object.data["spec"]["paused"] == true)?;
+    let engaged = judged(answer, |object| object.data["spec"]["paused"] == true && is_by(object, form))?;
     match deleted {
         // Somebody who probes at the same moment may have been faster.
         Err(Error::Request { source, .. }) if is_not_found(&source) => Ok(engaged),
@@ -84,7 +131,11 @@ pub async fn brake_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
 /// # Errors
 /// Fails when the server does not answer.
 pub async fn stamp_engaged(client: &Client, namespace: &str) -> Result<Engaged, Error> {
-    let release = probe_release(namespace);
+    try_stamp(client, namespace, None).await
+}
+
+async fn try_stamp(client: &Client, namespace: &str, form: Option<BrakeForm>) -> Result<Engaged, Error> {
+    let release = ask(probe_release(namespace), form);
     let (api, _): (Api<DynamicObject>, _) = api_of(client, &release)?;
     let what = reference(&release);
     let object: DynamicObject =
@@ -93,7 +144,7 @@ pub async fn stamp_engaged(client: &Client, namespace: &str) -> Result<Engaged, 
     let answer = deadline("create", &what, api.create(&params, &object)).await;
     judged(answer, |created| {
         let by = &created.data["spec"]["commands"][0]["by"];
-        by.as_str().is_some_and(|by| by != NOBODY)
+        by.as_str().is_some_and(|by| by != NOBODY) && is_by(created, form)
     })
 }
 

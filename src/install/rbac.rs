@@ -1,12 +1,13 @@
 //! Who may do what: the operator's roles, and those for people.
 //!
 //! Purpose: least privilege, one line of reason per rule. May touch: nothing but JSON.
-//! Must never: name a wildcard, or anything in which secrets are kept.
+//! Must never: name a wildcard, or anything in which secrets are kept, but for the one Secret of the webhook's own
+//! certificates.
 
 use serde_json::{Value, json};
 
-use super::{NAME, Options, labels};
-use crate::api;
+use super::{NAME, Options, labels, webhook};
+use crate::api::{self, BrakeForm};
 
 /// Roles and bindings of the operator, then the roles for people.
 pub(super) fn objects(options: &Options) -> Vec<Value> {
@@ -14,21 +15,21 @@ pub(super) fn objects(options: &Options) -> Vec<Value> {
     let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME});
     let in_namespace = json!({"name": NAME, "namespace": options.namespace, "labels": labels()});
     vec![
-        object("ClusterRole", named(NAME), json!({"rules": operator_rules()})),
+        object("ClusterRole", named(NAME), json!({"rules": operator_rules(options)})),
         object(
             "ClusterRoleBinding",
             named(NAME),
             json!({"roleRef": role("ClusterRole"), "subjects": account}),
         ),
-        object("Role", in_namespace.clone(), json!({"rules": lease_rules()})),
+        object("Role", in_namespace.clone(), json!({"rules": own_rules(options)})),
         object("RoleBinding", in_namespace, json!({"roleRef": role("Role"), "subjects": account})),
         object("ClusterRole", aggregated("belay-viewer", "view"), json!({"rules": viewer_rules()})),
         object("ClusterRole", aggregated("belay-releaser", "edit"), json!({"rules": releaser_rules()})),
     ]
 }
 
-fn operator_rules() -> Vec<Value> {
-    vec![
+fn operator_rules(options: &Options) -> Vec<Value> {
+    let mut rules = vec![
         rule(api::GROUP, &["rollouts"], &["get", "list", "watch", "patch"]),
         rule(api::GROUP, &["releases"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule(api::GROUP, &["rollouts/status", "releases/status"], &["patch"]),
@@ -50,11 +51,29 @@ fn operator_rules() -> Vec<Value> {
             &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
             &["get", "list", "watch"],
         ),
-    ]
+    ];
+    let mut brake =
+        rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &["get", "list", "watch"]);
+    brake["resourceNames"] = json!([webhook::BRAKE_WEBHOOK]);
+    if options.brake == BrakeForm::Webhook {
+        // The authority that the API server is to trust.
+        brake["verbs"] = json!(["get", "list", "watch", "patch"]);
+    }
+    rules.push(brake);
+    rules
 }
 
-fn lease_rules() -> Vec<Value> {
-    vec![rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch"])]
+/// In the operator's own namespace.
+fn own_rules(options: &Options) -> Vec<Value> {
+    let leases = &["get", "list", "watch", "create", "update", "patch"];
+    let mut rules = vec![rule("coordination.k8s.io", &["leases"], leases)];
+    if options.brake == BrakeForm::Webhook {
+        // Its own certificates, shared by its replicas.
+        let mut secret = rule("", &["secrets"], &["get", "list", "watch", "update"]);
+        secret["resourceNames"] = json!([webhook::SERVICE]);
+        rules.push(secret);
+    }
+    rules
 }
 
 fn viewer_rules() -> Vec<Value> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::store::{Key, Store};
 use super::views;
-use crate::api::{Release, Rollout};
+use crate::api::{BrakeForm, Release, Rollout};
 use crate::cluster::Resource;
 use crate::decide::{Autoscaler, Brake, Observation, Pod, ReplicaSet, Workload};
 
@@ -278,7 +278,10 @@ impl Cache {
             pods,
             releases,
             autoscalers,
-            brake: self.brake.clone().unwrap_or_else(|| Brake::Missing("not looked at yet".to_owned())),
+            brake: self
+                .brake
+                .clone()
+                .unwrap_or_else(|| Brake::Missing(BrakeForm::Policy, "not looked at yet".to_owned())),
             memory: None,
             sample: None,
         })

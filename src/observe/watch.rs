@@ -14,6 +14,17 @@ use super::cache::Kind;
 /// Seconds after which a watch is asked for anew: a half-open connection is found out within this time.
 const WATCH_SECONDS: u32 = 60;
 
+/// What the brake is made of, in either form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The policy.
+    Policy,
+    /// The binding that puts the policy in force.
+    Binding,
+    /// The configuration of the webhook.
+    Webhook,
+}
+
 /// What a watch tells.
 #[derive(Debug)]
 pub enum News {
@@ -25,8 +36,8 @@ pub enum News {
     Remove(Kind, Box<Value>),
     /// A listing is complete.
     Finish(Kind),
-    /// The brake's policy or its binding: true for the policy; `None` when it is gone.
-    Brake(bool, Option<Box<Value>>),
+    /// An object that the brake is made of; `None` when it is gone.
+    Brake(Part, Option<Box<Value>>),
     /// A watch has trouble; it goes on trying.
     Trouble(String),
 }
@@ -82,12 +93,12 @@ pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: 
     }
 }
 
-/// Watches the brake's policy (`policy`) or its binding.
-pub async fn watch_brake(client: Client, policy: bool, name: String, news: mpsc::Sender<News>) {
-    let (kind, plural) = if policy {
-        ("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
-    } else {
-        ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+/// Watches one part of the brake.
+pub async fn watch_brake(client: Client, part: Part, name: String, news: mpsc::Sender<News>) {
+    let (kind, plural) = match part {
+        Part::Policy => ("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
+        Part::Binding => ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
+        Part::Webhook => ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
     };
     let api: Api<DynamicObject> =
         Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
@@ -104,9 +115,9 @@ pub async fn watch_brake(client: Client, policy: bool, name: String, news: mpsc:
                 found = Some(Box::new(raw(&object)));
                 continue;
             }
-            Ok(watcher::Event::InitDone) => News::Brake(policy, found.take()),
-            Ok(watcher::Event::Apply(object)) => News::Brake(policy, Some(Box::new(raw(&object)))),
-            Ok(watcher::Event::Delete(_)) => News::Brake(policy, None),
+            Ok(watcher::Event::InitDone) => News::Brake(part, found.take()),
+            Ok(watcher::Event::Apply(object)) => News::Brake(part, Some(Box::new(raw(&object)))),
+            Ok(watcher::Event::Delete(_)) => News::Brake(part, None),
             Err(error) => News::Trouble(format!("{kind}: {error}")),
         };
         if news.send(item).await.is_err() {

@@ -41,8 +41,21 @@ pub struct Options {
     pub lease_name: String,
     /// The name of the brake's policy and binding.
     pub brake: String,
+    /// The name of the webhook configuration that is the brake where there are no policies.
+    pub brake_webhook: String,
+    /// How the webhook is served; not at all when absent.
+    pub webhook: Option<WebhookOptions>,
     /// This process, as leases and events name it.
     pub instance: String,
+}
+
+/// How the operator serves the webhook.
+#[derive(Clone, Debug)]
+pub struct WebhookOptions {
+    /// Where.
+    pub listen: SocketAddr,
+    /// How long its certificates last.
+    pub life: crate::webhook::chain::Life,
 }
 
 /// Why the operator ended.
@@ -60,6 +73,9 @@ pub enum OperatorError {
         #[source]
         source: std::io::Error,
     },
+    /// The webhook cannot be served.
+    #[error("cannot serve the webhook")]
+    Webhook(#[from] crate::webhook::WebhookError),
     /// Signals cannot be received.
     #[error("signals cannot be received")]
     Signal(#[source] std::io::Error),

@@ -19,8 +19,10 @@ use crate::analysis::query;
 use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{client, watching_client};
+use crate::install::webhook::SERVICE;
 use crate::observe::{Key, Kind, News, watch, watch_brake};
 use crate::server;
+use crate::webhook::{self, Webhook};
 
 /// News and reports that wait; more than this and the watches wait.
 const BACKLOG: usize = 4096;
@@ -56,12 +58,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     for kind in Kind::ALL {
         watches.spawn(watch(watching.clone(), options.namespace.clone(), kind, news_in.clone()));
     }
-    if brake.served {
-        for policy in [true, false] {
-            watches.spawn(watch_brake(watching.clone(), policy, options.brake.clone(), news_in.clone()));
-        }
+    for (part, name) in brake.parts() {
+        watches.spawn(watch_brake(watching.clone(), part, name, news_in.clone()));
     }
     drop(news_in);
+    let webhook = serve_webhook(&options, &client, &watching, brake.user(), &state).await?;
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
     let lease =
@@ -98,6 +99,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             () = &mut asked, if !ending => {
                 info!("asked to end; finishing the writes that run");
                 ending = true;
+                webhook.iter().for_each(Webhook::stop);
                 let grace = GRACE;
                 tokio::spawn(async move {
                     tokio::time::sleep(grace).await;
@@ -117,6 +119,9 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     watches.abort_all();
     if let Err(error) = main.lease.lock().await.release(&client, now()).await {
         warn!(error = %chain(&error), "the lease was not given back; it lapses by itself");
+    }
+    if let Some(webhook) = webhook {
+        webhook.stopped().await;
     }
     // The receiver is gone if no pages were served.
     stop.send_replace(true);
@@ -148,6 +153,32 @@ async fn serve_pages(
     })))
 }
 
+/// Answers the API server as its webhook, if that is wanted.
+async fn serve_webhook(
+    options: &Options,
+    client: &Client,
+    watching: &Client,
+    operator_user: &str,
+    state: &server::State,
+) -> Result<Option<Webhook>, OperatorError> {
+    let Some(webhook) = &options.webhook else { return Ok(None) };
+    let served = webhook::start(webhook::Setup {
+        client: client.clone(),
+        watching: watching.clone(),
+        listen: webhook.listen,
+        namespace: options.lease_namespace.clone(),
+        secret: SERVICE.to_owned(),
+        configuration: options.brake_webhook.clone(),
+        operator_user: operator_user.to_owned(),
+        life: webhook.life,
+    })
+    .await?;
+    info!(address = %served.address, "the webhook is served");
+    // Nobody else sets it.
+    drop(state.webhook.set(served.ready.clone()));
+    Ok(Some(served))
+}
+
 /// Done when the process receives SIGTERM or SIGINT.
 fn asked_to_end() -> Result<impl Future<Output = ()>, OperatorError> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -176,12 +207,8 @@ impl Loop {
 
     fn take_news(&mut self, news: News) {
         match news {
-            News::Brake(policy, object) => {
-                if policy {
-                    self.brake.policy = object.into();
-                } else {
-                    self.brake.binding = object.into();
-                }
+            News::Brake(part, object) => {
+                self.brake.set(part, object);
                 self.judge_brake();
             }
             News::Trouble(text) => {

@@ -2,8 +2,8 @@
 //!
 //! Purpose: `/healthz`, `/readyz`, `/metrics`. May touch: anything. Must never: change anything.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -18,6 +18,8 @@ use crate::operator::Metrics;
 pub struct State {
     /// The first listing of every kind is complete.
     pub ready: AtomicBool,
+    /// Whether the webhook has a certificate; nothing when it is not served.
+    pub webhook: OnceLock<Arc<AtomicBool>>,
     /// The main loop ended though nobody asked for it.
     pub broken: AtomicBool,
     /// The figures.
@@ -38,7 +40,13 @@ pub async fn serve(
         )
         .route(
             "/readyz",
-            get(async move || verdict(ready.ready.load(Ordering::Relaxed), "watches not listed yet")),
+            get(async move || {
+                let webhook = ready.webhook.get().is_none_or(|w| w.load(Ordering::Relaxed));
+                verdict(
+                    ready.ready.load(Ordering::Relaxed) && webhook,
+                    if webhook { "watches not listed yet" } else { "the webhook has no certificate yet" },
+                )
+            }),
         )
         .route(
             "/metrics",

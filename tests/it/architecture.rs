@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("changeset", &["api", "policy", "drift"]),
     ("report", &["api", "analysis", "decide"]),
     ("install", &["api", "cluster"]),
+    ("webhook", &["api", "clock", "install"]),
     ("operator", &["*", "server"]),
     ("server", &["*", "operator"]),
     ("cli", &["*", "operator", "server"]),

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::contract::assert_promoted;
 use super::world::{Fate, World, of};
 use super::{plain, with};
-use crate::api::{ReleasePhase, RolloutPhase};
+use crate::api::{BrakeForm, ReleasePhase, RolloutPhase};
 use crate::decide::{Autoscaler, Effect, Identity, canary_pods};
 
 fn at_step(step: u32, replicas: i32) -> World {
@@ -391,7 +391,7 @@ fn a_floor_that_somebody_raised_meanwhile_stays() {
 #[test]
 fn a_brake_that_goes_missing_does_not_stop_a_release() {
     let mut world = at_step(1, 8);
-    world.brake = crate::decide::Brake::Missing("the policy was deleted".into());
+    world.brake = crate::decide::Brake::Missing(BrakeForm::Policy, "the policy was deleted".into());
     world.advance(100);
     assert_promoted(&mut world, "v2");
 }
@@ -399,7 +399,7 @@ fn a_brake_that_goes_missing_does_not_stop_a_release() {
 #[test]
 fn an_unpause_past_the_brake_during_a_release_is_found_and_told() {
     let mut world = at_step(1, 8);
-    world.brake = crate::decide::Brake::Missing("the policy was deleted".into());
+    world.brake = crate::decide::Brake::Missing(BrakeForm::Policy, "the policy was deleted".into());
     // Somebody unpauses, and the workload's own controller is faster than Belay.
     world.edit(|w| w.paused = false);
     world.controllers();
@@ -430,14 +430,14 @@ fn the_rollout_edited_during_a_release_counts_for_the_next() {
 fn a_change_that_slipped_and_was_paused_half_way_is_left_to_a_person() {
     for held in [false, true] {
         let mut world = World::stable(8, plain());
-        world.brake = crate::decide::Brake::Missing("the policy was deleted".into());
+        world.brake = crate::decide::Brake::Missing(BrakeForm::Policy, "the policy was deleted".into());
         world.set_image("v2");
         world.controllers();
         world.edit(|w| w.paused = true);
         if held {
             world.deployment.as_mut().unwrap().release_label = Some(of("v2"));
         }
-        world.brake = crate::decide::Brake::Engaged;
+        world.brake = crate::decide::Brake::Engaged(BrakeForm::Policy);
         world.advance(60);
         assert_eq!(world.releases, [], "no release can hold what is out already");
         assert_eq!(world.phase(), RolloutPhase::Unguarded);

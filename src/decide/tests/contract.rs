@@ -5,7 +5,7 @@ use serde_json::json;
 use super::world::{World, of, time};
 use super::{approved, guarded, judged, plain, with};
 use crate::api::release::Verb;
-use crate::api::{ReleasePhase, RolloutPhase};
+use crate::api::{BrakeForm, ReleasePhase, RolloutPhase};
 use crate::decide::{Brake, Effect};
 
 pub(super) const WHOLE_WAY: [&str; 8] = [
@@ -339,7 +339,7 @@ fn a_workload_that_a_person_paused_at_rest_is_left_alone() {
 #[test]
 fn without_the_brake_a_change_is_told_and_what_came_of_it_is_learnt() {
     let mut world = World::stable(4, plain());
-    world.brake = Brake::Missing("the policy is not installed".into());
+    world.brake = Brake::Missing(BrakeForm::Policy, "the policy is not installed".into());
     world.settle();
     let engaged =
         world.status().conditions.iter().find(|c| c.type_ == "BrakeEngaged").unwrap().status.clone();
@@ -352,7 +352,7 @@ fn without_the_brake_a_change_is_told_and_what_came_of_it_is_learnt() {
     assert_eq!(world.status().stable.unwrap().revision, of("v2"));
     assert_eq!(world.releases, []);
     world.assert_quiet();
-    world.brake = Brake::Engaged;
+    world.brake = Brake::Engaged(BrakeForm::Policy);
     world.set_image("v3");
     world.advance(100);
     assert_promoted(&mut world, "v3");

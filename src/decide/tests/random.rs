@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::world::{Cut, Fate, World};
 use super::{approved, guarded, plain, with};
+use crate::api::BrakeForm;
 use crate::api::release::Verb;
 use crate::decide::Brake;
 
@@ -116,7 +117,11 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::DeleteRelease => world.delete_release(),
         Event::BrakeMissing(missing) => {
-            world.brake = if *missing { Brake::Missing("gone".into()) } else { Brake::Engaged };
+            world.brake = if *missing {
+                Brake::Missing(BrakeForm::Policy, "gone".into())
+            } else {
+                Brake::Engaged(BrakeForm::Policy)
+            };
         }
         Event::DeleteDeployment => world.delete_deployment(),
         Event::DeleteRollout => world.delete_rollout(),

@@ -13,7 +13,7 @@ use super::super::*;
 use crate::analysis::{PodSample, Reading, Sample, Side};
 use crate::api::release::{Command, Verb};
 use crate::api::rollout::RolloutSpec;
-use crate::api::{Release, ReleasePhase, ReleaseStatus, Rollout, RolloutPhase, RolloutStatus};
+use crate::api::{BrakeForm, Release, ReleasePhase, ReleaseStatus, Rollout, RolloutPhase, RolloutStatus};
 
 /// How the pods of one image behave.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -152,7 +152,7 @@ impl World {
             pods: Vec::new(),
             releases: Vec::new(),
             autoscaler: None,
-            brake: Brake::Engaged,
+            brake: Brake::Engaged(BrakeForm::Policy),
             fates: BTreeMap::new(),
             requests: BTreeMap::new(),
             bad_share: BTreeMap::new(),
@@ -382,7 +382,7 @@ pub(super) fn whole_second(ms: i64) -> Timestamp {
 impl World {
     /// Any write to the workload that is not Belay's, with the brake of the API server.
     pub fn edit(&mut self, change: impl FnOnce(&mut Workload)) {
-        let engaged = self.brake == Brake::Engaged;
+        let engaged = matches!(self.brake, Brake::Engaged(_));
         let Some(w) = self.deployment.as_mut() else { return };
         let old = w.clone();
         change(w);

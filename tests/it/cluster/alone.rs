@@ -1,14 +1,15 @@
 //! What concerns the whole cluster, and so runs by itself after everything else.
 
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, DynamicObject, ListParams};
 use serde_json::json;
 
 use super::examples::run_as;
 use super::load::Load;
 use super::releases::service;
 use super::scene::{Plan, Scene, int, steps};
-use super::{PATIENCE, eventually, resource};
+use super::writes::{self, Write};
+use super::{Env, PATIENCE, eventually, resource};
 
 /// Deletes every Rollout of the cluster, so nothing else may run beside it.
 #[tokio::test]
@@ -38,7 +39,7 @@ async fn removed_in_the_middle_of_a_release_belay_leaves_the_workload_serving() 
         ("rbac.authorization.k8s.io/v1", "ClusterRole", "belay"),
         ("v1", "Namespace", "belay-system"),
     ] {
-        let api: Api<kube::api::DynamicObject> =
+        let api: Api<DynamicObject> =
             Api::all_with(scene.namespace.env.admin.clone(), &resource(version, kind));
         let left = api.list(&ListParams::default()).await.unwrap();
         assert!(left.items.iter().all(|o| o.metadata.name.as_deref() != Some(name)), "{kind} {name} is left");
@@ -63,4 +64,52 @@ async fn removed_in_the_middle_of_a_release_belay_leaves_the_workload_serving() 
     .await;
     let totals = load.stop().await;
     assert!(totals.failed.is_empty() && totals.requests > 100, "{totals:?}");
+}
+
+/// The installation of another form, while somebody changes a governed workload all the time.
+#[tokio::test]
+async fn one_form_of_the_brake_takes_the_place_of_the_other_and_no_change_slips_through() {
+    let Some(env) = Env::get().await else { return };
+    let ns = env.namespace("forms").await;
+    ns.governed("web", 0, writes::OLD).await;
+    let changing = tokio::spawn({
+        let (api, belay) = (ns.deployments(&env.alice), ns.deployments(&env.belay));
+        async move {
+            let free = Write::Merge(json!({"spec": {"paused": null}}));
+            for tag in 0.. {
+                let image = format!("node.local/sample:{tag}");
+                let containers = json!([{"name": "app", "image": image}]);
+                let change = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+                // Refused is as good as stopped.
+                if let Ok(written) = writes::perform(&api, "web", &Write::Strategic(change), false).await {
+                    assert_eq!(written["spec"]["paused"], true, "change {tag} slipped through");
+                    writes::perform(&belay, "web", &free, false).await.unwrap();
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    });
+    let there = async |kind: &str, name: &str| {
+        let kind = resource("admissionregistration.k8s.io/v1", kind);
+        let api: Api<DynamicObject> = Api::all_with(env.admin.clone(), &kind);
+        api.get_opt(name).await.unwrap().is_some()
+    };
+    for (form, policy, webhook) in [("webhook", false, true), ("policy", true, false)] {
+        let (code, said) =
+            run_as("admin", "belay", &["install", "--brake", form, "--image", "node.local/belay:dev"]).await;
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(there("MutatingAdmissionPolicy", "brake.belay.dev").await, policy, "{said}");
+        assert_eq!(there("MutatingWebhookConfiguration", "zz-brake.belay.dev").await, webhook, "{said}");
+        writes::in_force(&env, &ns.name).await;
+        let (_, said) = run_as("admin", "belay", &["doctor", "-n", &ns.name]).await;
+        let told = if webhook { "the brake is the webhook" } else { "the brake is in the API server" };
+        assert!(said.contains(told), "{said}");
+        assert!(!changing.is_finished(), "a change slipped through with the form {form}");
+    }
+    changing.abort();
+    assert!(changing.await.is_err_and(|end| end.is_cancelled()), "a change slipped through");
+    // The other test of this file has an operator of its own.
+    let operators: Api<DynamicObject> =
+        Api::namespaced_with(env.admin.clone(), "belay-system", &resource("apps/v1", "Deployment"));
+    operators.delete("belay", &DeleteParams::foreground()).await.unwrap();
 }

@@ -5,49 +5,11 @@
 
 use belay::api::{BRAKED_LABEL, OPERATOR_USER, RELEASE_LABEL, ROLLOUT_LABEL};
 use belay::install::brake;
-use kube::Client;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::writes::{NEW, OLD, Write, perform, unbraked};
 use super::{Env, Namespace, PATIENCE, deployment, eventually};
-
-const OLD: &str = "node.local/sample:1";
-const NEW: &str = "node.local/sample:2";
-
-/// The ways in which clients write a Deployment.
-#[derive(Clone)]
-enum Write {
-    /// `kubectl set image`, `kubectl rollout pause|resume|undo|restart`, `kubectl edit`, `kubectl apply`.
-    Strategic(Value),
-    /// Helm, and most programs.
-    Merge(Value),
-    /// `kubectl replace`.
-    Put(Value),
-    /// `kubectl apply --server-side`, Flux, Argo CD.
-    Apply(&'static str, Value),
-}
-
-async fn perform(api: &Api<DynamicObject>, name: &str, write: &Write, dry_run: bool) -> kube::Result<Value> {
-    let params = PatchParams { dry_run, ..PatchParams::default() };
-    let written = match write {
-        Write::Strategic(patch) => api.patch(name, &params, &Patch::Strategic(patch)).await?,
-        Write::Merge(patch) => api.patch(name, &params, &Patch::Merge(patch)).await?,
-        Write::Apply(manager, object) => {
-            let params = PatchParams { dry_run, ..PatchParams::apply(manager).force() };
-            api.patch(name, &params, &Patch::Apply(object)).await?
-        }
-        Write::Put(object) => {
-            let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-            api.replace(name, &PostParams { dry_run, field_manager: None }, &object).await?
-        }
-    };
-    Ok(serde_json::to_value(written).unwrap())
-}
-
-/// A client with the operator's name and every right: what it writes, no policy touches.
-async fn unbraked() -> Client {
-    super::acting_as(OPERATOR_USER, &["system:masters"]).await.unwrap()
-}
 
 /// Writes as alice, and compares the policy with the function on the way.
 async fn write(ns: &Namespace, name: &str, write: Write) -> Value {

@@ -6,6 +6,7 @@
 
 mod alone;
 mod bad_input;
+mod both;
 mod brake;
 mod changes;
 mod commands;
@@ -24,6 +25,8 @@ mod releases;
 mod rest;
 mod scene;
 mod traces;
+mod webhook;
+mod writes;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -107,7 +110,7 @@ impl Env {
                 .filter(|o| o["kind"] != "Deployment" && o["kind"] != "Service")
                 .collect();
             belay::install::apply(&self.admin, &objects, false).await.map_err(|e| format!("{e}: {e:?}"))?;
-            let waited = belay::install::wait_for_policies(&self.admin, &options.namespace).await;
+            let waited = belay::install::wait_for_brake(&self.admin, &options).await;
             waited.map_err(|e| e.to_string())
         });
         if let Err(error) = prepared.await {

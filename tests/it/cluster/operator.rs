@@ -108,7 +108,8 @@ impl Operator {
         self.child = Some(child);
     }
 
-    async fn wait_until_ready(&mut self) {
+    /// Waits until it knows all objects, and can answer as a webhook if it is one.
+    pub async fn wait_until_ready(&mut self) {
         let started = Instant::now();
         loop {
             assert!(self.is_running(), "the operator ended by itself");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use belay::act::{self, ActError};
-use belay::api::OPERATOR_USER;
+use belay::api::{BrakeForm, OPERATOR_USER};
 use belay::decide::{Brake, Effect};
 use belay::observe::{Key, News};
 use belay::operator::{Core, Ended, Look, Pass, Report, judge};
@@ -250,7 +250,11 @@ impl Process {
 }
 
 fn brake(server: &Server) -> Brake {
-    if server.braked { Brake::Engaged } else { Brake::Missing("the policy does not exist".to_owned()) }
+    if server.braked {
+        Brake::Engaged(BrakeForm::Policy)
+    } else {
+        Brake::Missing(BrakeForm::Policy, "the policy does not exist".to_owned())
+    }
 }
 
 fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal> {

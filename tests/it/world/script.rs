@@ -123,7 +123,7 @@ pub fn act(world: &mut World, act: &Act) {
         }
         Act::Fate(image, fate) => world.node.set_fate(Some(image), *fate),
         Act::Bad(image, share) => {
-            drop(world.truth.bad.insert((*image).to_owned(), f64::from(*share) / 1000.0))
+            world.truth.bad.insert((*image).to_owned(), f64::from(*share) / 1000.0);
         }
         Act::Source(up) => {
             world.truth.down_since = if *up { None } else { Some(world.server.now) };
