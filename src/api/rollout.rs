@@ -435,4 +435,16 @@ pub struct Veto {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// How often pods of it that came out again, past the brake, were taken back since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub returns: i32,
+    /// When that was the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }

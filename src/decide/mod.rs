@@ -5,6 +5,7 @@
 //! May touch: `api`, `analysis`. Must never: do I/O, read a clock, be async, keep state of its own, panic.
 
 mod capacity;
+mod caught;
 mod commands;
 mod crash;
 mod drive;

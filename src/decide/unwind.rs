@@ -1,7 +1,9 @@
 //! The way back: the canary's weight goes at once, then what was borrowed, then the record.
 
+use super::caught;
 use super::commands;
 use super::effect::Effect;
+use super::handover::LOOK_AGAIN;
 use super::observation::{ReplicaSet, Workload};
 use super::pass::Pass;
 use super::reason::Reason;
@@ -16,7 +18,9 @@ const MARK: usize = 400;
 /// How a release ends that is unwound for a reason with this code.
 fn outcome(code: &str) -> ReleasePhase {
     match code {
-        "Superseded" | "RevertedByUser" | "WorkloadDeleted" | "WentPastBrake" => ReleasePhase::Superseded,
+        "Superseded" | "RevertedByUser" | "WorkloadDeleted" | "WentPastBrake" | "NothingOut" => {
+            ReleasePhase::Superseded
+        }
         _ => ReleasePhase::RolledBack,
     }
 }
@@ -56,11 +60,17 @@ pub(super) fn unwind(
         pass.veto(&release.spec.to.revision, name, reason.code());
     }
     commands::answer_at_the_end(pass, release, &mut working.status, rejected);
-    let gone = ours.is_none();
+    let gone = if release.spec.unbraked {
+        caught::is_undone(pass, release, workload, rejected, first)
+    } else {
+        ours.is_none()
+    };
     if gone {
         working.status.phase = end;
         working.status.finished_at = Some(pass.at());
-        if let Some(weight) = &mut working.status.weight {
+        // Where a change that went past the brake was not undone, its pods are still there.
+        let undone = !release.spec.unbraked || rejected;
+        if let Some(weight) = working.status.weight.as_mut().filter(|_| undone) {
             (weight.desired, weight.reachable, weight.reached, weight.canary_pods) = (0, 0, 0, 0);
         }
     }
@@ -69,7 +79,7 @@ pub(super) fn unwind(
         announce(pass, release, end, &reason);
     }
     // The veto is written before the canary goes: nothing but the record could keep it from coming back.
-    say(pass, release, workload, end, &reason);
+    say(pass, release, workload, end, &reason, gone);
     if pass.obs.rollout.metadata.deletion_timestamp.is_none() {
         pass.record_rollout();
     }
@@ -80,7 +90,10 @@ pub(super) fn unwind(
         pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
     }
     if let Some(workload) = workload {
-        settle(pass, release, workload, rejected);
+        settle(pass, release, workload, rejected, first);
+    }
+    if !gone && release.spec.unbraked {
+        pass.wake(pass.now + LOOK_AGAIN);
     }
     if gone {
         working.record(pass, release);
@@ -103,10 +116,16 @@ fn say(
     workload: Option<&Workload>,
     end: ReleasePhase,
     reason: &Reason,
+    gone: bool,
 ) {
     let name = release.metadata.name.clone().unwrap_or_default();
     let reverted = workload.is_some_and(|w| w.revision == release.spec.from.revision);
     if workload.is_none() {
+        return;
+    }
+    if release.spec.unbraked && !gone {
+        pass.status.phase = Some(RolloutPhase::Releasing);
+        pass.status.message = Some(format!("release {name} is being undone: {reason}"));
         return;
     }
     if reverted {
@@ -121,11 +140,16 @@ fn say(
 }
 
 /// The workload afterwards: with the stable template it goes on; with the rejected one it stays held.
-fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected: bool) {
+fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected: bool, first: bool) {
     let (held, paused) = (workload.release_label.is_some(), workload.paused);
     if workload.revision == release.spec.from.revision {
         if held || paused {
             pass.free(workload);
+        }
+    } else if release.spec.unbraked {
+        let still = first || workload.release_label.as_deref() == Some(workload.revision.as_str());
+        if rejected && still && workload.revision == release.spec.to.revision {
+            caught::undo(pass, release, workload);
         }
     } else if rejected
         && release.spec.rollback.restore_template

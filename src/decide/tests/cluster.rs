@@ -437,7 +437,7 @@ impl World {
         moved.contains(&true)
     }
 
-    /// The rolling update of the Deployment controller, with `maxUnavailable: 0`.
+    /// The rolling update of the Deployment controller.
     fn roll(&mut self, w: &Workload, me: &Owner) -> bool {
         let Some(new) =
             self.sets.iter().position(|s| s.rs.owner.as_ref() == Some(me) && s.rs.revision == w.revision)
@@ -455,7 +455,7 @@ impl World {
             return self.size(new, grown, w);
         }
         let ready: i32 = self.active(me).iter().map(|i| self.count(&self.sets[*i].rs.id.uid).1).sum();
-        let mut spare = ready - w.replicas;
+        let mut spare = ready - (w.replicas - self.unavailable);
         let mut moved = false;
         for index in old {
             let size = self.sets[index].rs.replicas;

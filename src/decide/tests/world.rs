@@ -81,6 +81,8 @@ pub(super) struct World {
     pub bad_share: BTreeMap<String, f64>,
     /// Why the metrics source gives nothing, if so.
     pub source_down: Option<String>,
+    /// `maxUnavailable` of the workload's own rolling update, in pods.
+    pub unavailable: i32,
     pub memory: Option<Memory>,
     pub sample: Option<Sample>,
     pub cut: Option<Cut>,
@@ -157,6 +159,7 @@ impl World {
             requests: BTreeMap::new(),
             bad_share: BTreeMap::new(),
             source_down: None,
+            unavailable: 0,
             memory: None,
             sample: None,
             cut: None,
@@ -191,13 +194,14 @@ impl World {
 
     pub fn observe(&self) -> Option<Observation> {
         let rollout = self.rollout.clone()?;
+        let stable = self.status().stable;
         let replica_sets: Vec<ReplicaSet> = self
             .sets
             .iter()
             .map(|s| {
                 let mut rs = s.rs.clone();
                 (rs.total, rs.available) = self.count(&rs.id.uid);
-                if rs.replicas == 0 && rs.total == 0 {
+                if rs.replicas == 0 && !stable.as_ref().is_some_and(|s| s.replica_set == rs.id.name) {
                     rs.template = None;
                 }
                 rs
@@ -342,7 +346,7 @@ impl World {
         if let Some(why) = &self.source_down {
             return Sample { at, outcome: Err(why.clone()) };
         }
-        let canary = self.canary().map(|rs| rs.id.uid.clone());
+        let canary = self.watched().map(|rs| rs.id.uid.clone());
         let pods = self
             .pods
             .iter()
@@ -498,6 +502,18 @@ impl World {
     /// The ReplicaSet that Belay controls.
     pub fn canary(&self) -> Option<&ReplicaSet> {
         self.sets.iter().map(|s| &s.rs).find(|rs| rs.owner.as_ref().is_some_and(|o| o.kind == "Rollout"))
+    }
+
+    /// The ReplicaSet that the running release watches: the canary, or the workload's own of a change that went
+    /// past the brake.
+    pub fn watched(&self) -> Option<&ReplicaSet> {
+        let running = |r: &&Release| !r.status.as_ref().is_some_and(|s| s.phase.is_final());
+        match self.releases.iter().find(running) {
+            Some(r) if r.spec.unbraked => {
+                self.sets.iter().map(|s| &s.rs).find(|rs| rs.id.name == r.spec.to.replica_set)
+            }
+            _ => self.canary(),
+        }
     }
 
     /// Pods wanted of the canary; 0 without one.
