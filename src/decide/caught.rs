@@ -100,9 +100,7 @@ pub(super) fn stop(pass: &mut Pass<'_>, workload: &Workload) {
 /// Whether the pause may still overtake a pass of the workload's own controller that saw no pause. Until it has
 /// answered it is not known whether anything came out.
 pub(super) fn unsettled(workload: &Workload) -> bool {
-    !workload.braked
-        && workload.release_label.as_deref() == Some(workload.revision.as_str())
-        && workload.observed_generation < workload.generation
+    !workload.braked && marked(workload) && workload.observed_generation < workload.generation
 }
 
 /// Says that a change was paused just now.
@@ -324,18 +322,35 @@ pub(super) fn is_undone(
     if w.revision != release.spec.to.revision || !rejected {
         return true;
     }
-    // The stable template and the label go in one write: without the label, it was written back, and another writer
-    // has brought the change again. That is not this release's matter any more.
-    let written = !first && w.release_label.as_deref() != Some(w.revision.as_str());
-    written || pass.template_of(w, &release.spec.from.revision).is_none()
+    if !marked(w) {
+        // The stable template came back and the label went in one write, and another writer has brought the change
+        // again. That is not this release's matter any more.
+        return !first;
+    }
+    pass.template_of(w, &release.spec.from.revision).is_none()
 }
 
-/// Writes the stable template back, or holds the workload where it cannot be found.
-pub(super) fn undo(pass: &mut Pass<'_>, release: &Release, workload: &Workload) {
-    match pass.template_of(workload, &release.spec.from.revision) {
-        Some(template) => pass.push(restore(workload, template)),
-        None => pass.hold(workload),
+/// Stops what is to be undone, before anything is recorded: it may have been let go. The label that comes with the
+/// pause goes with the write that undoes it, so that whoever comes later knows whether that was done.
+pub(super) fn stop_again(pass: &mut Pass<'_>, release: &Release, workload: &Workload) {
+    if workload.revision == release.spec.to.revision && !marked(workload) {
+        pass.hold(workload);
     }
+}
+
+/// Writes the stable template back.
+pub(super) fn undo(pass: &mut Pass<'_>, release: &Release, workload: &Workload) {
+    if workload.revision == release.spec.to.revision
+        && marked(workload)
+        && let Some(template) = pass.template_of(workload, &release.spec.from.revision)
+    {
+        pass.push(restore(workload, template));
+    }
+}
+
+/// Whether Belay holds the workload for the revision that it has.
+fn marked(workload: &Workload) -> bool {
+    workload.release_label.as_deref() == Some(workload.revision.as_str())
 }
 
 /// Learns that a change which went past the brake is what serves, and says so.

@@ -50,12 +50,15 @@ pub(super) fn unwind(
         });
     }
     let first = working.status.phase != ReleasePhase::RollingBack;
+    let rejected = end == ReleasePhase::RolledBack && reason.code() != "RolloutDeleted";
+    if let Some(workload) = workload.filter(|_| first && rejected && release.spec.unbraked) {
+        caught::stop_again(pass, release, workload);
+    }
     if first {
         working.enter(ReleasePhase::RollingBack, &reason, pass.at());
         working.status.step.running_since = None;
     }
     let name = release.metadata.name.as_deref().unwrap_or_default();
-    let rejected = end == ReleasePhase::RolledBack && reason.code() != "RolloutDeleted";
     if rejected {
         pass.veto(&release.spec.to.revision, name, reason.code());
     }
@@ -90,7 +93,7 @@ pub(super) fn unwind(
         pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
     }
     if let Some(workload) = workload {
-        settle(pass, release, workload, rejected, first);
+        settle(pass, release, workload, rejected);
     }
     if !gone && release.spec.unbraked {
         pass.wake(pass.now + LOOK_AGAIN);
@@ -140,15 +143,14 @@ fn say(
 }
 
 /// The workload afterwards: with the stable template it goes on; with the rejected one it stays held.
-fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected: bool, first: bool) {
+fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected: bool) {
     let (held, paused) = (workload.release_label.is_some(), workload.paused);
     if workload.revision == release.spec.from.revision {
         if held || paused {
             pass.free(workload);
         }
     } else if release.spec.unbraked {
-        let still = first || workload.release_label.as_deref() == Some(workload.revision.as_str());
-        if rejected && still && workload.revision == release.spec.to.revision {
+        if rejected {
             caught::undo(pass, release, workload);
         }
     } else if rejected

@@ -298,7 +298,7 @@ impl World {
         release.spec.steps.get(index).map_or(replicas, |s| canary_pods(replicas, s.weight))
     }
 
-    /// What must hold whenever controllers are done.
+    /// What must hold at any time.
     pub fn watch(&mut self) {
         let vetoed = self.status().vetoed;
         let canary = self.canary().cloned();
@@ -307,6 +307,10 @@ impl World {
             self.breach(back, "a vetoed revision has weight");
             self.breach(rs.replicas > 0 && rs.stopped.is_some(), "a stopped canary has weight");
         }
+    }
+
+    /// What must hold when the controllers have answered.
+    pub fn watch_sizes(&mut self) {
         let Some(w) = self.deployment.as_ref().filter(|w| w.paused && w.observed_generation == w.generation)
         else {
             return;

@@ -292,6 +292,7 @@ impl World {
         for _ in 0..300 {
             let moved = self.controllers();
             self.watch();
+            self.watch_sizes();
             let decided = self.pass();
             self.watch();
             if !moved && !decided {
