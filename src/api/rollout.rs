@@ -397,13 +397,13 @@ pub enum RolloutPhase {
     Waiting,
     /// The stable revision serves and nothing is on its way.
     Stable,
-    /// A change waits, braked, because the Rollout is paused.
+    /// A change waits, braked or paused where it was caught, because the Rollout is paused or cannot be used.
     Held,
     /// A release is on its way.
     Releasing,
     /// The workload's present template was rejected; the stable revision serves.
     Rejected,
-    /// A change went past the brake; the workload's own rolling update runs.
+    /// A change went past the brake, and a person paused it on its way: it is left to that person.
     Unguarded,
 }
 

@@ -213,10 +213,10 @@ impl<'a> Pass<'a> {
 
     /// The pod template of a revision of the workload, if one of its ReplicaSets still has it.
     pub fn template_of(&self, workload: &Workload, revision: &str) -> Option<&'a serde_json::Value> {
-        let own = self.obs.replica_sets.iter().filter(|rs| {
+        let mut own = self.obs.replica_sets.iter().filter(|rs| {
             rs.revision == revision && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
         });
-        own.filter_map(|rs| rs.template.as_ref()).next()
+        own.find_map(|rs| rs.template.as_ref())
     }
 
     /// Lets a workload go: Belay's marks of a release and the pause come off, as far as they are there.

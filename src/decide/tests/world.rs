@@ -201,7 +201,7 @@ impl World {
             .map(|s| {
                 let mut rs = s.rs.clone();
                 (rs.total, rs.available) = self.count(&rs.id.uid);
-                if rs.replicas == 0 && !stable.as_ref().is_some_and(|s| s.replica_set == rs.id.name) {
+                if rs.replicas == 0 && stable.as_ref().is_none_or(|s| s.replica_set != rs.id.name) {
                     rs.template = None;
                 }
                 rs
