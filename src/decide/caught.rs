@@ -30,6 +30,11 @@ fn own(rs: &ReplicaSet, workload: &Workload) -> bool {
     rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
 }
 
+/// Whether the workload has a ReplicaSet of a revision, with pods or without.
+pub(super) fn has(pass: &Pass<'_>, workload: &Workload, revision: &str) -> bool {
+    pass.obs.replica_sets.iter().any(|rs| own(rs, workload) && rs.revision == revision)
+}
+
 /// The workload's own ReplicaSet of a revision, if it wants pods.
 pub(super) fn out<'a>(pass: &Pass<'a>, workload: &Workload, revision: &str) -> Option<&'a ReplicaSet> {
     let sets = pass.obs.replica_sets.iter();

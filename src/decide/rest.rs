@@ -90,6 +90,11 @@ fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
 }
 
 fn changed(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
+    // Made again under the same name, or its history is gone: there is nothing to go back to.
+    if !workload.paused && !caught::has(pass, workload, &stable.revision) {
+        first_revision(pass, workload);
+        return;
+    }
     let out = caught::out(pass, workload, &workload.revision);
     let complete = !workload.paused && workload.complete();
     if let Some(veto) = pass.veto_of(&workload.revision).cloned()

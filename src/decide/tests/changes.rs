@@ -213,6 +213,7 @@ fn a_deployment_made_again_under_the_same_name_starts_from_its_first_revision() 
         assert_eq!(world.phase(), RolloutPhase::Stable, "{during}: {:?}", world.status());
         assert_eq!(world.status().stable.unwrap().revision, of("v9"));
         assert_eq!(world.pods_of("v9").len(), 4);
+        assert!(world.releases.iter().all(|r| !r.spec.unbraked), "there is nothing to go back to");
         world.assert_quiet();
         world.set_image("v10");
         world.advance(100);

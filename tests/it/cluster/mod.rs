@@ -7,6 +7,7 @@
 mod alone;
 mod bad_input;
 mod brake;
+mod caught;
 mod changes;
 mod commands;
 mod crash;
