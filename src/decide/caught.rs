@@ -86,7 +86,9 @@ fn automatic(pass: &Pass<'_>) -> bool {
 /// Whether the rolling update is Belay's own handover, whose Release is gone since: it passed all its steps.
 pub(super) fn handed_over(pass: &Pass<'_>, rs: &ReplicaSet, workload: &Workload) -> bool {
     let known = |name: &String| pass.obs.releases.iter().any(|r| r.metadata.name.as_ref() == Some(name));
-    rs.release.as_ref().is_some_and(|name| !known(name)) && rs.replicas >= workload.replicas
+    let last = pass.obs.rollout.status.as_ref().and_then(|s| s.release.as_ref());
+    rs.release.as_ref().is_some_and(|name| !known(name) && last == Some(name))
+        && rs.replicas >= workload.replicas
 }
 
 /// A change runs that nobody held: it is paused first and recorded then, since each moment lets more pods out. What
@@ -129,6 +131,13 @@ pub(super) fn start(
         pass.say(RolloutPhase::Held, reason);
         return;
     }
+    if forgotten(pass, workload, rs) {
+        pass.hold(workload);
+        let detail = "it went past the brake, and the CustomResourceDefinition of Release is older than this \
+                      operator and does not know what that is; run belay install";
+        pass.say(RolloutPhase::Held, Reason::InvalidPlan { detail: detail.to_owned() });
+        return;
+    }
     let out = Out { replica_set: rs.id.name.clone(), share: weight(pass, workload, Some(rs)) };
     match plan::release(&pass.obs.rollout, workload, stable, attempt, Some(&out)) {
         Err(reason) => {
@@ -141,6 +150,17 @@ pub(super) fn start(
             pass.say(RolloutPhase::Releasing, reason);
         }
     }
+}
+
+/// Whether the API server has dropped from such a Release what it is: it was taken for another one and ended at once,
+/// and so would the next.
+fn forgotten(pass: &Pass<'_>, workload: &Workload, rs: &ReplicaSet) -> bool {
+    pass.obs.releases.iter().any(|r| {
+        !r.spec.unbraked
+            && r.spec.to.revision == workload.revision
+            && r.spec.to.replica_set == rs.id.name
+            && r.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("WentPastBrake")
+    })
 }
 
 /// What a rejected revision means for the workload that has it again.

@@ -465,6 +465,19 @@ fn a_plan_that_cannot_be_used_holds_it() {
 }
 
 #[test]
+fn a_definition_of_release_that_is_too_old_is_told_and_makes_no_loop() {
+    let mut world = unbraked(8, plain());
+    world.old_schema = true;
+    world.set_image("v2");
+    world.advance(100);
+    assert_eq!(world.releases.len(), 1);
+    assert_eq!(world.phase(), RolloutPhase::Held);
+    assert!(world.status().message.unwrap().contains("run belay install"));
+    assert!(world.workload().paused);
+    world.assert_quiet();
+}
+
+#[test]
 fn changed_again_past_the_brake_the_new_change_is_caught() {
     for start in [at_first(8, plain()), half_way(8, plain(), 4), let_go(8, plain())] {
         let mut world = start;

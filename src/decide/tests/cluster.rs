@@ -40,6 +40,7 @@ impl World {
                 let mut release = stored(release.as_ref());
                 let uid = self.fresh("release");
                 born(&mut release.metadata, uid, version, self.now);
+                release.spec.unbraked &= !self.old_schema;
                 self.releases.push(release);
                 true
             }

@@ -83,6 +83,8 @@ pub(super) struct World {
     pub source_down: Option<String>,
     /// `maxUnavailable` of the workload's own rolling update, in pods.
     pub unavailable: i32,
+    /// The definition of Release is of a time that did not know `unbraked`.
+    pub old_schema: bool,
     pub memory: Option<Memory>,
     pub sample: Option<Sample>,
     pub cut: Option<Cut>,
@@ -160,6 +162,7 @@ impl World {
             bad_share: BTreeMap::new(),
             source_down: None,
             unavailable: 0,
+            old_schema: false,
             memory: None,
             sample: None,
             cut: None,
