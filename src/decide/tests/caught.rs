@@ -465,6 +465,53 @@ fn a_plan_that_cannot_be_used_holds_it() {
 }
 
 #[test]
+fn what_the_brake_pauses_half_way_is_caught() {
+    let mut world = half_way(8, plain(), 4);
+    world.brake = Brake::Engaged;
+    world.settle();
+    world.set_image("v1");
+    world.pass();
+    world.pass();
+    assert_eq!(world.release_phase(), ReleasePhase::RollingBack);
+    assert!(world.status().message.unwrap().contains("is being undone"));
+    // On its way back it is changed again, and the brake holds that with pods of it still there.
+    world.controllers();
+    world.set_image("v2");
+    world.settle();
+    assert_eq!(world.releases[0].status.clone().unwrap().phase, ReleasePhase::Superseded);
+    assert!(world.release().spec.unbraked && world.release().spec.attempt == 2);
+    assert!(least_ready(&mut world, 60) >= 8);
+    assert_out(&mut world, "v2");
+}
+
+#[test]
+fn what_serves_alone_and_is_not_complete_is_caught_too() {
+    let mut world = unbraked(4, plain());
+    // Its rolling update may take all pods away at once.
+    world.unavailable = 4;
+    world.fates.insert("v2".into(), Fate::Crash(1));
+    world.set_image("v2");
+    world.controllers();
+    assert_eq!((size_of(&world, "v1"), size_of(&world, "v2")), (0, 4));
+    world.advance(60);
+    assert_undone(&mut world, "CanaryCrashed");
+}
+
+#[test]
+fn when_nothing_of_it_is_out_any_more_it_goes_through_its_steps() {
+    let mut world = at_first(8, plain());
+    world.advance(3);
+    // kubectl scale replicaset.
+    let own = world.release().spec.to.replica_set.clone();
+    world.sets.iter_mut().find(|s| s.rs.id.name == own).unwrap().rs.replicas = 0;
+    world.advance(100);
+    let first = world.releases[0].status.clone().unwrap();
+    assert_eq!((first.phase, first.reason.as_deref()), (ReleasePhase::Superseded, Some("NothingOut")));
+    assert!(!world.release().spec.unbraked);
+    super::contract::assert_promoted(&mut world, "v2");
+}
+
+#[test]
 fn a_definition_of_release_that_is_too_old_is_told_and_makes_no_loop() {
     let mut world = unbraked(8, plain());
     world.old_schema = true;
@@ -486,7 +533,9 @@ fn changed_again_past_the_brake_the_new_change_is_caught() {
             w.paused = false;
         });
         assert!(least_ready(&mut world, 100) >= 8);
-        assert_eq!(world.releases[0].status.clone().unwrap().phase, ReleasePhase::Superseded);
+        let first = world.releases[0].status.clone().unwrap();
+        assert_eq!(first.phase, ReleasePhase::Superseded);
+        assert!(first.weight.unwrap().canary_pods > 0, "they are still there when it ends");
         assert!(world.release().spec.unbraked);
         assert_eq!(world.release().spec.from.revision, of("v1"));
         assert_eq!(world.status().vetoed, []);

@@ -316,6 +316,7 @@ fn a_release_deleted_after_the_handover_changes_nothing() {
         world.after = Some((moment, World::delete_release));
         world.advance(60);
         assert_eq!(world.ready_of("v2"), 8, "{moment}");
+        assert_eq!(world.releases, [], "{moment}: it passed all its steps");
         assert_eq!(world.pods.len(), 8);
         assert_eq!(world.phase(), RolloutPhase::Stable, "{moment}: {:?}", world.status());
         assert!(!world.workload().paused && world.workload().release_label.is_none());
