@@ -31,7 +31,7 @@ use super::{Timestamp, schema};
 #[expect(clippy::duplicated_attributes, reason = "several print columns have the same type")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks")
+    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks && has(self.unbraked) == has(oldSelf.unbraked) && (!has(self.unbraked) || self.unbraked == oldSelf.unbraked)")
         .message("spec is immutable except for commands; edit the Rollout, the next release will use it"),
     validation = Rule::new("!has(oldSelf.commands) || oldSelf.commands.size() == 0 || (has(self.commands) && self.commands.size() >= oldSelf.commands.size() && [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49].all(i, i >= oldSelf.commands.size() || self.commands[i] == oldSelf.commands[i]))")
         .message("spec.commands is append-only; add your command at the end"),
@@ -69,6 +69,11 @@ pub struct ReleaseSpec {
     /// least 12.
     #[schemars(range(min = 12, max = 1_000_000))]
     pub planned_looks: u32,
+    /// Whether the change went past the brake: the workload's own rolling update had put pods of it out before
+    /// Belay paused it. Such a release has one step, at the weight it was caught at. It is watched there; then the
+    /// workload's own rolling update goes on, or the stable template is written back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unbraked: bool,
     /// What people asked for, in order. Append-only, at most 50; `by` is set by the API server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
@@ -206,11 +211,13 @@ pub enum ReleasePhase {
     Progressing,
     /// Held at its weight by a person or by a step that waits for one.
     Paused,
-    /// All steps passed; the canary grows to full size and is handed over.
+    /// All steps passed; the canary grows to full size and is handed over. A change that went past the brake is
+    /// let go: the workload's own rolling update goes on.
     Promoting,
     /// The new revision is stable. Final.
     Promoted,
-    /// The weight is 0; what was borrowed is given back.
+    /// The weight is 0; what was borrowed is given back. A change that went past the brake: the workload's own
+    /// rolling update goes back to the stable revision.
     RollingBack,
     /// The old revision is stable and the new one is vetoed. Final.
     RolledBack,

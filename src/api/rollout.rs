@@ -397,13 +397,13 @@ pub enum RolloutPhase {
     Waiting,
     /// The stable revision serves and nothing is on its way.
     Stable,
-    /// A change waits, braked, because the Rollout is paused.
+    /// A change waits, braked or paused where it was caught, because the Rollout is paused or cannot be used.
     Held,
     /// A release is on its way.
     Releasing,
     /// The workload's present template was rejected; the stable revision serves.
     Rejected,
-    /// A change went past the brake; the workload's own rolling update runs.
+    /// A change went past the brake, and a person paused it on its way: it is left to that person.
     Unguarded,
 }
 
@@ -435,4 +435,16 @@ pub struct Veto {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// How often pods of it that came out again, past the brake, were taken back since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub returns: i32,
+    /// When that was the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }

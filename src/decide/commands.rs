@@ -4,7 +4,7 @@ use super::pass::Pass;
 use super::reason::{Passed, Reason};
 use super::status::Working;
 use crate::api::release::{Command, CommandStatus, Verb};
-use crate::api::{Release, ReleaseStatus};
+use crate::api::{Release, ReleasePhase, ReleaseStatus};
 
 /// What the commands of this pass come to.
 #[derive(Debug, Default)]
@@ -69,6 +69,14 @@ fn one(release: &Release, working: &mut Working, command: &Command, wishes: &mut
             None
         }
         Verb::Retry => Some(format!("{name} is still running; abort it first")),
+        // What failed after it was let go, and is held for a person.
+        Verb::Promote
+            if handing_over && release.spec.unbraked && working.status.phase == ReleasePhase::Paused =>
+        {
+            working.status.step.approved = true;
+            None
+        }
+        _ if handing_over && release.spec.unbraked => Some(format!("{name} was let go; abort it to go back")),
         _ if handing_over => Some(format!("{name} has passed all steps and is being handed over")),
         Verb::Promote | Verb::Approve if elsewhere.is_some() || wishes.promote.is_some() => {
             Some(format!("{name} is at step {now_at} of {steps} now; look at it and send the command again"))

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::capacity::{canary_pods, share};
+use super::caught;
 use super::crash::{self, Canary, Health};
 use super::effect::{Effect, Expect, Subject};
 use super::observation::{Pod, ReplicaSet, Workload};
@@ -33,7 +34,11 @@ pub(super) fn decide<'a>(pass: &mut Pass<'a>, release: &'a Release) {
     let Some(workload) = workload else { return };
     let name = release.metadata.name.clone().unwrap_or_default();
     pass.status.phase = Some(RolloutPhase::Releasing);
-    pass.status.message = Some(format!("release {name} is on its way"));
+    pass.status.message = Some(if release.spec.unbraked {
+        format!("release {name} watches a change that went past the brake")
+    } else {
+        format!("release {name} is on its way")
+    });
     let mut run = Run { release, workload, canary, working };
     if let Some(reason) = run.go(pass) {
         unwind(pass, release, run.working, canary, Some(workload), reason);
@@ -48,6 +53,9 @@ pub(super) fn decide<'a>(pass: &mut Pass<'a>, release: &'a Release) {
 
 /// The ReplicaSet of the release's canary, whoever controls it now.
 fn canary_of<'a>(pass: &Pass<'a>, release: &Release) -> Option<&'a ReplicaSet> {
+    if release.spec.unbraked {
+        return caught::canary(pass, release);
+    }
     let name = release.metadata.name.as_deref();
     pass.obs
         .replica_sets
@@ -69,10 +77,13 @@ fn over(
             message: working.status.message.clone().unwrap_or_default(),
         });
     }
-    if let Some(mark) = canary.and_then(|rs| rs.stopped.as_deref()) {
+    if let Some(mark) = canary.filter(|_| !release.spec.unbraked).and_then(|rs| rs.stopped.as_deref()) {
         return Some(read_mark(mark));
     }
     let Some(workload) = workload else { return Some(Reason::WorkloadDeleted) };
+    if release.spec.unbraked {
+        return caught::over(pass, release, working, canary, workload);
+    }
     if let Some(rs) = canary.filter(|rs| !pass.is_ours(rs)) {
         // It was let go: what serves now cannot be called back, so the release ends as what it is.
         return if workload.revision == release.spec.to.revision || handover::serves_alone(pass, rs, workload)
@@ -115,7 +126,7 @@ impl<'a> Run<'a> {
     /// Goes on with the release; a reason sends it back.
     fn go(&mut self, pass: &mut Pass<'a>) -> Option<Reason> {
         let adopted = self.canary.is_some_and(|rs| !pass.is_ours(rs));
-        if adopted {
+        if adopted && !self.caught() {
             handover::finish(self, pass);
             return None;
         }
@@ -123,17 +134,12 @@ impl<'a> Run<'a> {
         if wishes.abort.is_some() {
             return wishes.abort;
         }
-        self.hold_workload(pass);
+        if !self.caught() || !self.passed_all() {
+            pass.hold(self.workload);
+        }
         pass.hold_floors(self.release.spec.replicas);
         if self.working.status.phase == ReleasePhase::Pending {
-            let reason = Reason::ReleaseStarted {
-                from: self.release.spec.from.revision.clone(),
-                to: self.release.spec.to.revision.clone(),
-            };
-            self.working.status.started_at = Some(pass.at());
-            self.working.enter_step(0, pass.at());
-            self.working.enter(ReleasePhase::Progressing, &reason, pass.at());
-            self.working.explain(&Reason::Starting);
+            self.begin(pass);
         }
         self.skip_steps_of_an_empty_workload(pass);
         self.fold(pass);
@@ -141,13 +147,18 @@ impl<'a> Run<'a> {
         let health = self.health(pass);
         self.watch_stable(pass);
         let failure = failure(&health, verdict.as_ref(), self.working.status.analysis.as_ref());
-        if let Some(cause) = failure {
+        // A person let a change go that fails: it is theirs.
+        let overruled = self.passed_all() && self.working.status.step.approved;
+        if let Some(cause) = failure.filter(|_| !overruled) {
             if self.release.spec.rollback.automatic {
                 return Some(cause);
             }
             if wishes.promote.is_none() {
                 self.working.run_clock(false, pass.now);
                 self.working.status.phase = ReleasePhase::Paused;
+                if self.caught() && self.passed_all() {
+                    pass.hold(self.workload);
+                }
                 self.hold(pass, Reason::RollbackWanted { cause: Box::new(cause) });
                 self.scale(pass);
                 self.ask_for_sample(pass);
@@ -161,10 +172,36 @@ impl<'a> Run<'a> {
         }
         self.scale(pass);
         self.ask_for_sample(pass);
-        if self.passed_all() {
+        if self.passed_all() && self.caught() {
+            caught::go_on(self, pass);
+        } else if self.passed_all() {
             handover::prepare(self, pass);
         }
         None
+    }
+
+    /// Whether the change went past the brake: the canary is the workload's own ReplicaSet.
+    fn caught(&self) -> bool {
+        self.release.spec.unbraked
+    }
+
+    fn begin(&mut self, pass: &mut Pass<'a>) {
+        self.working.status.started_at = Some(pass.at());
+        self.working.enter_step(0, pass.at());
+        if self.caught() {
+            let reason = caught::caught(pass, self.workload, self.canary);
+            self.working.enter(ReleasePhase::Progressing, &reason, pass.at());
+            self.weigh(pass);
+            self.working.record(pass, self.release);
+            pass.announce(Some(self.release), "ReleaseStarted", true, "Caught", reason);
+            return;
+        }
+        let reason = Reason::ReleaseStarted {
+            from: self.release.spec.from.revision.clone(),
+            to: self.release.spec.to.revision.clone(),
+        };
+        self.working.enter(ReleasePhase::Progressing, &reason, pass.at());
+        self.working.explain(&Reason::Starting);
     }
 
     pub fn index(&self) -> usize {
@@ -177,6 +214,9 @@ impl<'a> Run<'a> {
 
     /// Canary pods wanted now.
     pub fn wanted(&self) -> i32 {
+        if self.caught() {
+            return self.canary.map_or(0, |rs| rs.replicas);
+        }
         match self.release.spec.steps.get(self.index()) {
             Some(step) => canary_pods(self.workload.replicas, step.weight),
             None => self.workload.replicas,
@@ -200,19 +240,6 @@ impl<'a> Run<'a> {
             Some(rs) if self.workload.min_ready_seconds > 0 => ready.min(rs.available),
             Some(_) => ready,
             None => 0,
-        }
-    }
-
-    fn hold_workload(&self, pass: &mut Pass<'_>) {
-        let workload = self.workload;
-        let labelled = workload.release_label.as_deref() == Some(self.release.spec.to.revision.as_str());
-        if !labelled || !workload.paused {
-            pass.push(Effect::HoldWorkload {
-                workload: workload.id.clone(),
-                generation: workload.generation,
-                revision: self.release.spec.to.revision.clone(),
-                pause: !workload.paused,
-            });
         }
     }
 
@@ -367,7 +394,7 @@ impl<'a> Run<'a> {
     }
 
     /// Says why it waits; tells everyone when somebody may have to do something.
-    fn hold(&mut self, pass: &mut Pass<'_>, reason: Reason) {
+    pub fn hold(&mut self, pass: &mut Pass<'_>, reason: Reason) {
         let news = self.working.status.reason.as_deref() != Some(reason.code());
         let telling = matches!(
             reason,
@@ -377,6 +404,7 @@ impl<'a> Run<'a> {
                 | Reason::AwaitingApproval { .. }
                 | Reason::PausedByUser
                 | Reason::RollbackWanted { .. }
+                | Reason::WorkloadPaused
         );
         self.working.explain(&reason);
         if news && telling {
@@ -400,9 +428,13 @@ impl<'a> Run<'a> {
             self.working.status.analysis = Some(analysis::start_step(state));
         }
         if next >= steps {
-            self.working.enter(ReleasePhase::Promoting, &Reason::Promoting, pass.at());
+            let reason = if self.caught() { Reason::LetGo } else { Reason::Promoting };
+            self.working.enter(ReleasePhase::Promoting, &reason, pass.at());
             self.weigh(pass);
             self.working.record(pass, self.release);
+            if self.caught() {
+                pass.announce(Some(self.release), "LetGo", false, "LetGo", reason);
+            }
         } else {
             let started = self.step_started();
             self.working.enter(ReleasePhase::Progressing, &started, pass.at());
@@ -432,9 +464,12 @@ impl<'a> Run<'a> {
         let steps = self.release.spec.steps.len();
         self.working.status.progress = Some(format!("{}/{steps}", (self.index() + 1).min(steps)));
         let last = self.release.spec.steps.last().map_or(0, |s| s.weight);
+        // Of a change that went past the brake nobody asked for what is out.
+        let out = self.caught().then(|| caught::weight(pass, self.workload, self.canary));
+        let asked = self.release.spec.steps.get(self.index()).map_or(last, |s| s.weight);
         self.working.status.weight = Some(Weight {
-            desired: self.release.spec.steps.get(self.index()).map_or(last, |s| s.weight),
-            reachable: share(self.workload.replicas, wanted),
+            desired: out.unwrap_or(asked),
+            reachable: out.unwrap_or_else(|| share(self.workload.replicas, wanted)),
             reached: share(stable, self.ready(pass)),
             canary_pods: wanted,
             stable_pods: stable,
@@ -444,6 +479,9 @@ impl<'a> Run<'a> {
     /// Brings the number of canary pods to what the step wants.
     fn scale(&mut self, pass: &mut Pass<'_>) {
         self.weigh(pass);
+        if self.caught() {
+            return;
+        }
         let wanted = self.wanted();
         match self.canary {
             None => self.create(pass, wanted),

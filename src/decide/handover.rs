@@ -11,7 +11,7 @@ use crate::api::ReleasePhase;
 use crate::api::rollout::{Revision, RolloutPhase};
 
 /// How soon to look again while another controller has to act; its watch events usually come first.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+pub(super) const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// All steps are passed: when the canary is at full size and available, let it go.
 pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
@@ -64,7 +64,7 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
 }
 
 /// Ends the release: the new revision is stable.
-fn promoted(run: &mut Run<'_>, pass: &mut Pass<'_>, rs: &ReplicaSet) {
+pub(super) fn promoted(run: &mut Run<'_>, pass: &mut Pass<'_>, rs: &ReplicaSet) {
     let workload = run.workload;
     pass.return_floors();
     let reason = Reason::Promoted { revision: run.release.spec.to.revision.clone() };

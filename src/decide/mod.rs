@@ -5,6 +5,7 @@
 //! May touch: `api`, `analysis`. Must never: do I/O, read a clock, be async, keep state of its own, panic.
 
 mod capacity;
+mod caught;
 mod commands;
 mod crash;
 mod drive;
@@ -69,6 +70,10 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
             // The brake comes before anything that relies on it.
             None => {}
         }
+    }
+    // A question that no write waits for is not asked.
+    while matches!(pass.effects.last(), Some(Effect::Confirm { .. })) {
+        pass.effects.pop();
     }
     Decision {
         effects: pass.effects,

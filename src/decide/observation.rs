@@ -175,7 +175,7 @@ pub struct ReplicaSet {
     pub hash: Option<String>,
     /// Digest of its template without that label.
     pub revision: String,
-    /// Its template, kept only while it has pods.
+    /// Its template, kept only while it has pods or is what the Rollout's status names as stable.
     pub template: Option<Value>,
     /// Whether its metadata has an annotations map at all.
     pub has_annotations: bool,

@@ -114,6 +114,8 @@ impl<'a> Pass<'a> {
             release: release.to_owned(),
             reason: code.to_owned(),
             at,
+            returns: 0,
+            returned_at: None,
         });
         let surplus = self.status.vetoed.len().saturating_sub(VETOES);
         self.status.vetoed.drain(..surplus);
@@ -214,6 +216,27 @@ impl<'a> Pass<'a> {
     /// Asks first whether what was seen of an object is still so.
     pub fn confirm(&mut self, subject: Subject, id: Identity, expect: Expect) {
         self.push(Effect::Confirm { subject, id, expect });
+    }
+
+    /// Marks a workload as held for its present revision, and pauses it if it is not paused.
+    pub fn hold(&mut self, workload: &Workload) {
+        let labelled = workload.release_label.as_deref() == Some(workload.revision.as_str());
+        if !labelled || !workload.paused {
+            self.push(Effect::HoldWorkload {
+                workload: workload.id.clone(),
+                generation: workload.generation,
+                revision: workload.revision.clone(),
+                pause: !workload.paused,
+            });
+        }
+    }
+
+    /// The pod template of a revision of the workload, if one of its ReplicaSets still has it.
+    pub fn template_of(&self, workload: &Workload, revision: &str) -> Option<&'a serde_json::Value> {
+        let mut own = self.obs.replica_sets.iter().filter(|rs| {
+            rs.revision == revision && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
+        });
+        own.find_map(|rs| rs.template.as_ref())
     }
 
     /// Lets a workload go: Belay's marks of a release and the pause come off, as far as they are there.

@@ -71,15 +71,31 @@ pub fn planned_looks(steps: &[PlannedStep], interval_seconds: f64) -> u32 {
     }
 }
 
-/// The Release that brings the workload's present template live.
+/// A change that is out already, past the brake.
+pub(super) struct Out {
+    /// The workload's own ReplicaSet of it.
+    pub replica_set: String,
+    /// Its share of the workload's pods in percent.
+    pub share: i32,
+}
+
+/// The Release that brings the workload's present template live, from the first step or from what is out.
 pub(super) fn release(
     rollout: &Rollout,
     workload: &Workload,
     stable: &Revision,
     attempt: i32,
+    out: Option<&Out>,
 ) -> Result<Release, Reason> {
     let spec = &rollout.spec;
-    let steps = steps(spec);
+    let mut steps = steps(spec);
+    if let Some(out) = out {
+        // It is watched where it was caught, for as long as the first step would have watched it.
+        steps.truncate(1);
+        for step in &mut steps {
+            step.weight = out.share.clamp(1, 100);
+        }
+    }
     let interval =
         spec.analysis.as_ref().and_then(|a| a.interval.as_ref()).map_or(INTERVAL_SECONDS as f64, secs);
     let planned_looks = planned_looks(&steps, interval);
@@ -114,7 +130,10 @@ pub(super) fn release(
             from: stable.clone(),
             to: Revision {
                 revision: workload.revision.clone(),
-                replica_set: format!("{}-{}", workload.id.name, workload.revision),
+                replica_set: out.map_or_else(
+                    || format!("{}-{}", workload.id.name, workload.revision),
+                    |out| out.replica_set.clone(),
+                ),
                 images: workload.images(),
             },
             attempt,
@@ -123,6 +142,7 @@ pub(super) fn release(
             rollback: spec.rollback.clone().unwrap_or_default(),
             progress_deadline: deadline,
             planned_looks,
+            unbraked: out.is_some(),
             commands: Vec::new(),
         },
         status: None,

@@ -139,6 +139,44 @@ pub enum Reason {
         /// Why the brake did not hold it.
         detail: String,
     },
+    /// A change went past the brake and is held where it was caught.
+    Caught {
+        /// Its revision.
+        revision: String,
+        /// Pods of it that are wanted now.
+        out: i32,
+        /// Pods of all versions that are wanted now.
+        of: i32,
+        /// Why the brake did not hold it.
+        detail: String,
+    },
+    /// A change that went past the brake was watched; the workload's own rolling update goes on.
+    LetGo,
+    /// A person paused a workload whose rolling update had been let go.
+    WorkloadPaused,
+    /// No pod of a caught change is out any more.
+    NothingOut,
+    /// A change went past the brake and was out completely before it was seen.
+    OutAlready {
+        /// Its revision.
+        revision: String,
+    },
+    /// Another writer brought a rejected revision back, past the brake.
+    CameBack {
+        /// Its revision.
+        revision: String,
+        /// The Release that rejected it.
+        release: String,
+        /// How often it was taken back.
+        times: i32,
+    },
+    /// A rejected revision is out and Belay does not take it back.
+    CannotUndo {
+        /// Its revision.
+        revision: String,
+        /// Why not, and how to go on.
+        detail: String,
+    },
     /// The brake is not in the API server.
     BrakeMissing {
         /// Why.
@@ -234,6 +272,13 @@ impl Reason {
             Self::RolloutDeleted => "RolloutDeleted",
             Self::ReleaseDeleted => "ReleaseDeleted",
             Self::WentPastBrake { .. } => "WentPastBrake",
+            Self::Caught { .. } => "Caught",
+            Self::LetGo => "LetGo",
+            Self::WorkloadPaused => "WorkloadPaused",
+            Self::NothingOut => "NothingOut",
+            Self::OutAlready { .. } => "OutAlready",
+            Self::CameBack { .. } => "CameBack",
+            Self::CannotUndo { .. } => "CannotUndo",
             Self::BrakeMissing { .. } => "BrakeMissing",
             Self::WorkloadMissing { .. } => "WorkloadMissing",
             Self::Rival { .. } => "WorkloadTaken",
@@ -330,6 +375,38 @@ impl fmt::Display for Reason {
             Self::ReleaseDeleted => write!(f, "the Release was deleted while it ran"),
             Self::WentPastBrake { detail } => {
                 write!(f, "a change went past the brake and rolls out by itself, unguarded: {detail}")
+            }
+            Self::Caught { revision, out, of, detail } => write!(
+                f,
+                "{revision} went past the brake ({detail}); the workload is paused where it was caught, with {out} of {of} pods of it"
+            ),
+            Self::LetGo => {
+                write!(f, "watched long enough: the workload's own rolling update goes on, still watched")
+            }
+            Self::WorkloadPaused => {
+                write!(f, "somebody paused the workload; go on with kubectl rollout resume, or abort it")
+            }
+            Self::NothingOut => {
+                write!(f, "no pod of it is out any more; it goes on like a change that the brake held")
+            }
+            Self::OutAlready { revision } => write!(
+                f,
+                "{revision} went past the brake and was out completely before it was seen; unguarded, it is now stable"
+            ),
+            Self::CameBack { revision, release, times } => {
+                write!(
+                    f,
+                    "{revision} was rejected by {release}, and another writer brings it back past the brake"
+                )?;
+                match times {
+                    0 => write!(f, ". ")?,
+                    1 => write!(f, "; it was taken back once. ")?,
+                    times => write!(f, "; it was taken back {times} times. ")?,
+                }
+                write!(f, "Correct what writes it, or lift the veto with belay retry")
+            }
+            Self::CannotUndo { revision, detail } => {
+                write!(f, "{revision} was rejected, and pods of it are out; it is paused there: {detail}")
             }
             Self::BrakeMissing { detail } => write!(f, "the brake is not engaged: {detail}"),
             Self::WorkloadMissing { workload } => {

@@ -1,8 +1,9 @@
 //! When no release runs: what is stable, what waits, and whether a release starts.
 
+use super::caught;
 use super::effect::{Effect, Expect, Subject};
 use super::handover;
-use super::observation::{Brake, Identity, Workload};
+use super::observation::{Identity, ReplicaSet, Workload};
 use super::pass::{Pass, identity, is_final};
 use super::plan;
 use super::reason::Reason;
@@ -84,48 +85,54 @@ fn at_rest(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
     if !present.replica_set.is_empty() && present != *stable {
         pass.set_stable(present);
     }
-    pass.say(RolloutPhase::Stable, Reason::Stable);
+    // What went past the brake stays told until the next change.
+    let out_already = Reason::OutAlready { revision: workload.revision.clone() };
+    let told = pass.status.message.as_deref() == Some(out_already.to_string().as_str());
+    pass.say(RolloutPhase::Stable, if told { out_already } else { Reason::Stable });
 }
 
 fn changed(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
-    if !workload.paused {
-        slipped(pass, workload);
+    // Made again under the same name, or its history is gone: there is nothing to go back to.
+    if !workload.paused && !caught::has(pass, workload, &stable.revision) {
+        first_revision(pass, workload);
         return;
     }
-    if is_out(pass, workload) {
+    let out = caught::out(pass, workload, &workload.revision);
+    let complete = !workload.paused && workload.complete();
+    if let Some(veto) = pass.veto_of(&workload.revision).cloned()
+        && (!complete || caught::can_undo(pass, workload, stable))
+    {
+        caught::vetoed(pass, workload, stable, &veto);
         return;
     }
-    if let Some(veto) = pass.veto_of(&workload.revision).cloned() {
-        hold(pass, workload);
-        let reason = Reason::Vetoed { revision: veto.revision, release: veto.release, code: veto.reason };
-        pass.say(RolloutPhase::Rejected, reason);
+    let handed_over = out.is_some_and(|rs| caught::handed_over(pass, rs, workload));
+    if complete {
+        caught::learn(pass, present_revision(pass, workload), handed_over);
+        return;
+    }
+    if !workload.paused && !handed_over {
+        caught::stop(pass, workload);
+        return;
+    }
+    if let Some(rs) = out {
+        is_out(pass, workload, stable, rs, handed_over);
         return;
     }
     if pass.obs.rollout.spec.paused {
-        hold(pass, workload);
+        pass.hold(workload);
         pass.say(RolloutPhase::Held, Reason::RolloutPaused);
+        return;
+    }
+    if caught::unsettled(workload) {
+        caught::wait(pass, workload);
         return;
     }
     start(pass, workload, stable);
 }
 
-/// A change is rolling out by the workload's own controller: say so, and learn what becomes stable.
-fn slipped(pass: &mut Pass<'_>, workload: &Workload) {
-    let detail = match &pass.obs.brake {
-        Brake::Missing(_, why) => why.clone(),
-        Brake::Engaged(_) => {
-            "it came before the brake was engaged, or somebody unpaused the workload".to_owned()
-        }
-    };
-    if workload.complete() {
-        pass.set_stable(present_revision(pass, workload));
-        pass.say(RolloutPhase::Stable, Reason::Stable);
-        return;
-    }
-    unguarded(pass, Reason::WentPastBrake { detail });
-}
-
-fn unguarded(pass: &mut Pass<'_>, reason: Reason) {
+/// Says that the workload's own controller does what Belay does not hold.
+fn unguarded(pass: &mut Pass<'_>, detail: &str) {
+    let reason = Reason::WentPastBrake { detail: detail.to_owned() };
     let told = pass.obs.rollout.status.as_ref().and_then(|s| s.phase) == Some(RolloutPhase::Unguarded);
     pass.say(RolloutPhase::Unguarded, reason.clone());
     if !told {
@@ -134,34 +141,32 @@ fn unguarded(pass: &mut Pass<'_>, reason: Reason) {
     }
 }
 
-/// The workload's own controller has pods of the change already, and is paused: no release can hold what is out.
-/// When there are no others it is what serves: so after a workload was scaled up from zero in a release.
-fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
-    let out = pass.obs.replica_sets.iter().find(|rs| {
-        rs.revision == workload.revision
-            && rs.replicas > 0
-            && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
-    });
-    let Some(rs) = out else { return false };
-    if handover::serves_alone(pass, rs, workload) {
+/// The workload's own controller has pods of the change already.
+fn is_out(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision, rs: &ReplicaSet, handed_over: bool) {
+    let held = workload.release_label.is_some();
+    let ours = workload.release_label.as_deref() == Some(workload.revision.as_str());
+    if handed_over && ours {
+        // Belay handed it over, and its Release is gone since: it passed all its steps.
+        pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
+        pass.free(workload);
+        return;
+    }
+    if handed_over && !workload.paused {
+        unguarded(pass, "its Release was deleted while its pods took over");
+        return;
+    }
+    if handover::serves_alone(pass, rs, workload) && (workload.complete() || !ours) {
+        // There are no others: it is what serves. So after a workload was scaled up from zero in a release.
         pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
         let present = present_revision(pass, workload);
         pass.set_stable(present.clone());
         at_rest(pass, workload, &present);
-        return true;
+        return;
     }
-    let held = workload.release_label.is_some();
-    if rs.release.is_some() && workload.release_label.as_deref() == Some(workload.revision.as_str()) {
-        // Belay handed it over, and its Release is gone since: it passed all its steps.
-        pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
-        pass.push(Effect::FreeWorkload {
-            workload: workload.id.clone(),
-            generation: workload.generation,
-            held,
-            braked: workload.braked,
-            paused: true,
-        });
-        return true;
+    if ours || workload.braked {
+        let attempt = next_attempt(pass, workload);
+        caught::start(pass, workload, stable, rs, attempt);
+        return;
     }
     if held {
         // A person goes on or back; Belay's label would keep them from unpausing.
@@ -174,38 +179,20 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload) -> bool {
             unpause: false,
         });
     }
-    let detail = "it was paused on its way; go on with kubectl rollout resume, or change it back".to_owned();
-    unguarded(pass, Reason::WentPastBrake { detail });
-    true
+    unguarded(pass, "it was paused on its way; go on with kubectl rollout resume, or change it back");
 }
 
-/// While a change waits or was rejected, only Belay can unpause the workload. False if it is so already.
-fn hold(pass: &mut Pass<'_>, workload: &Workload) -> bool {
-    let free = workload.release_label.as_deref() != Some(workload.revision.as_str());
-    if free {
-        pass.push(Effect::HoldWorkload {
-            workload: workload.id.clone(),
-            generation: workload.generation,
-            revision: workload.revision.clone(),
-            pause: false,
-        });
-    }
-    free
+/// The how-many-eth attempt with the present revision comes next.
+fn next_attempt(pass: &Pass<'_>, workload: &Workload) -> i32 {
+    let attempts = pass.obs.releases.iter().filter(|r| r.spec.to.revision == workload.revision);
+    attempts.map(|r| r.spec.attempt).max().unwrap_or(0).saturating_add(1)
 }
 
 fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
-    let attempt = pass
-        .obs
-        .releases
-        .iter()
-        .filter(|r| r.spec.to.revision == workload.revision)
-        .map(|r| r.spec.attempt)
-        .max()
-        .unwrap_or(0)
-        .saturating_add(1);
-    match plan::release(&pass.obs.rollout, workload, stable, attempt) {
+    let attempt = next_attempt(pass, workload);
+    match plan::release(&pass.obs.rollout, workload, stable, attempt, None) {
         Err(reason) => {
-            hold(pass, workload);
+            pass.hold(workload);
             pass.say(RolloutPhase::Held, reason);
         }
         Ok(release) => {
@@ -216,7 +203,9 @@ fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
             // The Rollout first, for it holds the vetoes, then the workload, for it has the template: each write is
             // refused if what was seen of it is out of date, and a Release is made of what is so now.
             pass.record_rollout();
-            if !hold(pass, workload) {
+            let before = pass.effects.len();
+            pass.hold(workload);
+            if pass.effects.len() == before {
                 pass.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
             }
             pass.push(Effect::CreateRelease(Box::new(release)));

@@ -1,7 +1,9 @@
 //! The way back: the canary's weight goes at once, then what was borrowed, then the record.
 
+use super::caught;
 use super::commands;
 use super::effect::{Effect, Expect, Subject};
+use super::handover::LOOK_AGAIN;
 use super::observation::{Identity, ReplicaSet, Workload};
 use super::pass::{Pass, identity};
 use super::reason::Reason;
@@ -16,7 +18,9 @@ const MARK: usize = 400;
 /// How a release ends that is unwound for a reason with this code.
 fn outcome(code: &str) -> ReleasePhase {
     match code {
-        "Superseded" | "RevertedByUser" | "WorkloadDeleted" | "WentPastBrake" => ReleasePhase::Superseded,
+        "Superseded" | "RevertedByUser" | "WorkloadDeleted" | "WentPastBrake" | "NothingOut" => {
+            ReleasePhase::Superseded
+        }
         _ => ReleasePhase::RolledBack,
     }
 }
@@ -49,21 +53,30 @@ pub(super) fn unwind(
             owner_uid: pass.owner_uid(),
         });
     }
+    let rejected = end == ReleasePhase::RolledBack && reason.code() != "RolloutDeleted";
+    if let Some(workload) = workload.filter(|_| first && rejected && release.spec.unbraked) {
+        caught::stop_again(pass, release, workload);
+    }
     if first {
         working.enter(ReleasePhase::RollingBack, &reason, pass.at());
         working.status.step.running_since = None;
     }
     let name = release.metadata.name.as_deref().unwrap_or_default();
-    let rejected = end == ReleasePhase::RolledBack && reason.code() != "RolloutDeleted";
     if rejected {
         pass.veto(&release.spec.to.revision, name, reason.code());
     }
     commands::answer_at_the_end(pass, release, &mut working.status, rejected);
-    let gone = ours.is_none();
+    let gone = if release.spec.unbraked {
+        caught::is_undone(pass, release, workload, rejected, first)
+    } else {
+        ours.is_none()
+    };
     if gone {
         working.status.phase = end;
         working.status.finished_at = Some(pass.at());
-        if let Some(weight) = &mut working.status.weight {
+        // Where a change that went past the brake was not undone, its pods are still there.
+        let undone = !release.spec.unbraked || rejected;
+        if let Some(weight) = working.status.weight.as_mut().filter(|_| undone) {
             (weight.desired, weight.reachable, weight.reached, weight.canary_pods) = (0, 0, 0, 0);
         }
     }
@@ -72,7 +85,7 @@ pub(super) fn unwind(
         announce(pass, release, end, &reason);
     }
     // The veto is written before the canary goes: nothing but the record could keep it from coming back.
-    say(pass, release, workload, end, &reason);
+    say(pass, release, workload, end, &reason, gone);
     if pass.obs.rollout.metadata.deletion_timestamp.is_none() {
         if !first && pass.rollout_differs() {
             // Only after a restart, or by an old view of a Release that ended long ago and was tried again.
@@ -88,6 +101,9 @@ pub(super) fn unwind(
     }
     if let Some(workload) = workload {
         settle(pass, release, workload, rejected);
+    }
+    if !gone && release.spec.unbraked {
+        pass.wake(pass.now + LOOK_AGAIN);
     }
     if gone {
         working.record(pass, release);
@@ -143,10 +159,16 @@ fn say(
     workload: Option<&Workload>,
     end: ReleasePhase,
     reason: &Reason,
+    gone: bool,
 ) {
     let name = release.metadata.name.clone().unwrap_or_default();
     let reverted = workload.is_some_and(|w| w.revision == release.spec.from.revision);
     if workload.is_none() {
+        return;
+    }
+    if release.spec.unbraked && !gone {
+        pass.status.phase = Some(RolloutPhase::Releasing);
+        pass.status.message = Some(format!("release {name} is being undone: {reason}"));
         return;
     }
     if reverted {
@@ -168,6 +190,10 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
             pass.free(workload);
         } else if rejected && release.spec.rollback.restore_template {
             still_so(pass, workload);
+        }
+    } else if release.spec.unbraked {
+        if rejected {
+            caught::undo(pass, release, workload);
         }
     } else if rejected && release.spec.rollback.restore_template {
         if workload.revision != release.spec.to.revision {

@@ -221,6 +221,7 @@ fn probe_release(namespace: &str) -> Value {
         rollback: Rollback::default(),
         progress_deadline: moment,
         planned_looks: 12,
+        unbraked: false,
         commands: vec![command],
     };
     let mut release = Release::new("belay-stamp-probe", spec);

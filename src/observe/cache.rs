@@ -1,6 +1,6 @@
 //! Everything that is known of the cluster, and the observation of one Rollout made from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -93,7 +93,13 @@ impl Cache {
     /// A listing of a kind is complete. What it did not name is gone, so every Rollout is decided anew.
     pub fn finish(&mut self, kind: Kind) -> Vec<Key> {
         match kind {
-            Kind::Rollouts => drop(self.rollouts.finish()),
+            Kind::Rollouts => {
+                let first = !self.rollouts.synced();
+                drop(self.rollouts.finish());
+                if first {
+                    self.drop_history();
+                }
+            }
             Kind::Releases => drop(self.releases.finish()),
             Kind::Deployments => drop(self.deployments.finish()),
             Kind::ReplicaSets => drop(self.replica_sets.finish()),
@@ -112,8 +118,12 @@ impl Cache {
                 Ok(rollout) => {
                     self.unreadable.remove(&key);
                     let name = rollout.spec.workload_ref.name.clone();
+                    let before = self.rollouts.get(&key.0, &key.1).and_then(stable_of).map(ToOwned::to_owned);
                     if !self.rollouts.put(id, rollout) {
                         return Vec::new();
+                    }
+                    if let Some(before) = before {
+                        self.trim(&key.0, &before);
                     }
                     // Its rivals, too.
                     self.of_workload(&key.0, &name)
@@ -141,7 +151,13 @@ impl Cache {
             Kind::ReplicaSets => {
                 let view = views::replica_set(object);
                 let concerned = self.of_replica_set(&key.0, &view);
-                if self.replica_sets.put(id, view) { concerned } else { Vec::new() }
+                if !self.replica_sets.put(id, view) {
+                    return Vec::new();
+                }
+                if self.rollouts.synced() {
+                    self.trim(&key.0, &key.1);
+                }
+                concerned
             }
             Kind::Pods => {
                 let view = views::pod(object);
@@ -212,6 +228,31 @@ impl Cache {
             Resource::ReplicaSets => drop(self.replica_sets.remove(id)),
             Resource::Releases => drop(self.releases.remove(id)),
             _ => {}
+        }
+    }
+
+    /// Drops the template of a ReplicaSet without pods, unless it is the stable one of a Rollout, whose template may
+    /// have to be written back: history would fill the memory.
+    fn trim(&mut self, namespace: &str, name: &str) {
+        if self.rollouts.of(namespace).any(|r| stable_of(r) == Some(name)) {
+            return;
+        }
+        if let Some(rs) = self.replica_sets.get_mut(namespace, name).filter(|rs| rs.replicas == 0) {
+            rs.template = None;
+        }
+    }
+
+    /// The same for all ReplicaSets, which may have been listed before the Rollouts were.
+    fn drop_history(&mut self) {
+        let stable: BTreeSet<Key> = self
+            .rollouts
+            .all()
+            .filter_map(|((namespace, _), r)| Some((namespace.clone(), stable_of(r)?.to_owned())))
+            .collect();
+        for (key, rs) in self.replica_sets.all_mut() {
+            if rs.replicas == 0 && !stable.contains(key) {
+                rs.template = None;
+            }
         }
     }
 
@@ -302,10 +343,72 @@ impl Cache {
     }
 }
 
+/// The ReplicaSet that a Rollout's status names as stable.
+fn stable_of(rollout: &Rollout) -> Option<&str> {
+    rollout.status.as_ref()?.stable.as_ref().map(|stable| stable.replica_set.as_str())
+}
+
 fn key_of(rollout: &Rollout) -> Option<Key> {
     Some((rollout.metadata.namespace.clone()?, rollout.metadata.name.clone()?))
 }
 
 fn changed(changed: bool, key: Key) -> Vec<Key> {
     if changed { vec![key] } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn replica_set(name: &str, replicas: i32, version: &str) -> Value {
+        json!({
+            "metadata": {
+                "namespace": "shop", "name": name, "uid": name, "resourceVersion": version,
+                "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "d", "controller": true}],
+            },
+            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": name}]}}},
+        })
+    }
+
+    fn rollout(stable: &str, version: &str) -> Value {
+        json!({
+            "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "r", "resourceVersion": version},
+            "spec": {"workloadRef": {"kind": "Deployment", "name": "web"}},
+            "status": {"stable": {"revision": stable, "replicaSet": stable}},
+        })
+    }
+
+    /// Names of the ReplicaSets whose template is known.
+    fn with_template(cache: &Cache) -> Vec<&str> {
+        cache
+            .replica_sets
+            .all()
+            .filter(|(_, rs)| rs.template.is_some())
+            .map(|((_, n), _)| n.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn of_replica_sets_without_pods_only_the_stable_one_keeps_its_template() {
+        let mut cache = Cache::default();
+        // Listed before the Rollouts are: nothing is dropped until it is known what is stable.
+        for (name, replicas) in [("a", 0), ("b", 0), ("c", 3)] {
+            cache.put(Kind::ReplicaSets, &replica_set(name, replicas, "1"));
+        }
+        assert_eq!(with_template(&cache), ["a", "b", "c"]);
+        cache.begin(Kind::Rollouts);
+        cache.put(Kind::Rollouts, &rollout("b", "2"));
+        cache.finish(Kind::Rollouts);
+        assert_eq!(with_template(&cache), ["b", "c"]);
+        // The pods of the stable one go: it may have to come back.
+        cache.put(Kind::ReplicaSets, &replica_set("b", 0, "3"));
+        cache.put(Kind::ReplicaSets, &replica_set("a", 0, "4"));
+        assert_eq!(with_template(&cache), ["b", "c"]);
+        // Another one is stable: now the old one is history.
+        cache.put(Kind::Rollouts, &rollout("c", "5"));
+        assert_eq!(with_template(&cache), ["c"]);
+    }
 }

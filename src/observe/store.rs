@@ -83,6 +83,16 @@ impl<T> Store<T> {
         self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|(_, object)| object)
     }
 
+    /// One object, to drop a part of it that nobody needs.
+    pub fn get_mut(&mut self, namespace: &str, name: &str) -> Option<&mut T> {
+        self.objects.get_mut(&(namespace.to_owned(), name.to_owned())).map(|(_, object)| object)
+    }
+
+    /// All objects, to drop parts of them that nobody needs.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = (&Key, &mut T)> {
+        self.objects.iter_mut().map(|(key, (_, object))| (key, object))
+    }
+
     /// All objects of a namespace.
     pub fn of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a T> + 'a {
         let from = (namespace.to_owned(), String::new());

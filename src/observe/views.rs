@@ -98,7 +98,7 @@ fn surge(object: &Value, replicas: i32) -> i32 {
     }
 }
 
-/// A ReplicaSet. Its template is kept only while it has pods: history would fill the memory.
+/// A ReplicaSet.
 pub fn replica_set(object: &Value) -> ReplicaSet {
     let template = object.pointer("/spec/template").cloned().unwrap_or_default();
     let replicas = number(object, "/spec/replicas").unwrap_or(1);
@@ -109,7 +109,7 @@ pub fn replica_set(object: &Value) -> ReplicaSet {
         owner: controller(object),
         hash: entry(object, "/metadata/labels", api::POD_TEMPLATE_HASH),
         revision: revision(&template),
-        template: (replicas > 0).then_some(template),
+        template: Some(template),
         has_annotations: object.pointer("/metadata/annotations").is_some_and(Value::is_object),
         release: entry(object, "/metadata/annotations", api::RELEASE_ANNOTATION),
         stopped: entry(object, "/metadata/annotations", api::STOPPED_ANNOTATION),

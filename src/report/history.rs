@@ -30,6 +30,9 @@ pub struct HistoryItem {
     pub revision: String,
     /// The how-many-eth attempt with it.
     pub attempt: i32,
+    /// Whether the change went past the brake.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unbraked: bool,
     /// What became of it.
     pub phase: ReleasePhase,
     /// Containers whose image differed.
@@ -54,6 +57,7 @@ impl From<ReleaseReport> for HistoryItem {
             name: of.name,
             revision: of.to.revision,
             attempt: of.attempt,
+            unbraked: of.unbraked,
             phase: of.phase,
             images: of.images,
             created_at: of.created_at,
@@ -62,6 +66,12 @@ impl From<ReleaseReport> for HistoryItem {
             message: of.message,
         }
     }
+}
+
+/// The phase, and that no brake held the change.
+fn outcome(scene: &Scene, item: &HistoryItem) -> String {
+    let phase = release_text::phase(scene, item.phase);
+    if item.unbraked { format!("{phase}, past the brake") } else { phase }
 }
 
 impl Report for HistoryReport {
@@ -78,7 +88,7 @@ impl Report for HistoryReport {
                 vec![
                     item.name.clone(),
                     item.revision.clone(),
-                    release_text::phase(scene, item.phase),
+                    outcome(scene, item),
                     item.created_at.map_or(String::new(), |at| age(at, scene.now)),
                     item.took_seconds.map_or(String::new(), |s| seconds(std::time::Duration::from_secs(s))),
                     release_text::image_words(&item.images),

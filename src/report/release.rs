@@ -26,6 +26,9 @@ pub struct ReleaseReport {
     pub workload: String,
     /// The how-many-eth attempt with this revision.
     pub attempt: i32,
+    /// Whether the change went past the brake, and was caught with pods of it out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unbraked: bool,
     /// The moment this report speaks of.
     pub at: Timestamp,
     /// What the release is doing, as in the API.
@@ -330,6 +333,7 @@ impl ReleaseReport {
             rollout: spec.rollout.clone(),
             workload: spec.workload.name.clone(),
             attempt: spec.attempt,
+            unbraked: spec.unbraked,
             at: now,
             phase: status.phase,
             finished,
@@ -500,8 +504,11 @@ fn next_steps(report: &ReleaseReport) -> Vec<NextStep> {
             next.extend([run("leave this step without waiting", "promote"), abort()]);
             next
         }
+        ReleasePhase::Promoting if report.unbraked => vec![run("follow it", "status --watch"), abort()],
         ReleasePhase::Promoting | ReleasePhase::RollingBack => vec![run("follow it", "status --watch")],
         ReleasePhase::Promoted => vec![run("go back to the template before", "undo")],
+        // The stable template was written back already.
+        ReleasePhase::RolledBack if report.unbraked => vec![run("see what runs now", "status")],
         ReleasePhase::RolledBack => vec![
             run("try the same change again", "retry"),
             run("put the stable template back into the workload", "undo"),

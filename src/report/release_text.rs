@@ -9,6 +9,15 @@ use super::text::{Tone, age, count, evidence, moment, paint, percent, plural, se
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
 
+/// What is said of a change that no brake held.
+const PAST_THE_BRAKE: &str = "the change went past it, and was caught with pods of it out";
+
+/// The same, with what that means.
+const UNBRAKED: &str = "This change went past the brake: the workload's own rolling update had pods of it out before \
+    Belay paused it. It was not let out in steps.";
+const WATCHED: &str = " It is watched at the size it was caught at; then the rolling update goes on, still watched, or \
+    the stable template is written back.";
+
 /// The name of a phase, for people.
 pub(super) fn phase_words(phase: ReleasePhase) -> &'static str {
     match phase {
@@ -77,6 +86,15 @@ pub fn step_words(report: &ReleaseReport) -> String {
 /// `25 % reached of 25 % (4 canary pods beside 12)`.
 pub fn weight_words(report: &ReleaseReport) -> Option<String> {
     let weight = report.weight.as_ref()?;
+    if report.unbraked {
+        let out = usize::try_from(weight.canary_pods).unwrap_or_default();
+        return Some(format!(
+            "{} % reached ({} out beside {} stable); no step asked for it",
+            weight.reached,
+            plural(out, "pod"),
+            weight.stable_pods
+        ));
+    }
     let mut words = format!("{} % reached of {} % wanted", weight.reached, weight.desired);
     if weight.reachable != weight.desired {
         let _ = write!(words, "; whole pods make {} %", weight.reachable);
@@ -135,6 +153,9 @@ pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> St
     };
     field("release", &format!("{}  {}", report.name, phase(scene, report.phase)));
     field("change", &image_words(&report.images));
+    if report.unbraked {
+        field("brake", &paint(scene, Tone::Bad, PAST_THE_BRAKE));
+    }
     if let Some(at) = report.finished_at {
         field("ended", &format!("{} ago", age(at, scene.now)));
     } else {
@@ -222,6 +243,11 @@ pub(super) fn story(report: &ReleaseReport, scene: &Scene) -> String {
     );
     let _ = writeln!(text, "{}", image_words(&report.images));
     let _ = writeln!(text, "revision {} -> {}\n", report.from.revision, report.to.revision);
+    if report.unbraked {
+        let then = if report.finished { "" } else { WATCHED };
+        text.push_str(&wrap(scene, 0, &format!("{UNBRAKED}{then}")));
+        text.push('\n');
+    }
 
     let mut summary = headline(report);
     if let Some(message) = &report.message {

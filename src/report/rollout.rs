@@ -60,6 +60,17 @@ pub struct VetoReport {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// How often pods of it that came out again, past the brake, were taken back since.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub returns: i32,
+    /// When that was the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 /// A condition.
@@ -106,6 +117,8 @@ impl From<&Rollout> for RolloutReport {
                     release: veto.release.clone(),
                     reason: veto.reason.clone(),
                     at: veto.at.0,
+                    returns: veto.returns,
+                    returned_at: veto.returned_at.as_ref().map(|at| at.0),
                 })
                 .collect(),
             conditions: status
@@ -205,7 +218,17 @@ impl Report for StatusReport {
         }
         for veto in &rollout.vetoed {
             let ago = age(veto.at, scene.now);
-            field("vetoed", &format!("{}  {} ago by {} ({})", veto.revision, ago, veto.release, veto.reason));
+            let mut words = format!("{}  {} ago by {} ({})", veto.revision, ago, veto.release, veto.reason);
+            if let Some(last) = veto.returned_at {
+                let times =
+                    if veto.returns == 1 { "once".to_owned() } else { format!("{} times", veto.returns) };
+                let _ = write!(
+                    words,
+                    "; another writer brought it back past the brake, taken back {times}, {} ago",
+                    age(last, scene.now)
+                );
+            }
+            field("vetoed", &words);
         }
         if let Some(release) = &self.release {
             text.push_str(&release_text::picture(release, scene, 6));

@@ -40,6 +40,7 @@ impl World {
                 let mut release = stored(release.as_ref());
                 let uid = self.fresh("release");
                 born(&mut release.metadata, uid, version, self.now);
+                release.spec.unbraked &= !self.old_schema;
                 self.releases.push(release);
                 true
             }
@@ -316,7 +317,7 @@ impl World {
         release.spec.steps.get(index).map_or(replicas, |s| canary_pods(replicas, s.weight))
     }
 
-    /// What must hold whenever controllers are done.
+    /// What must hold at any time.
     pub fn watch(&mut self) {
         let vetoed = self.status().vetoed;
         let canary = self.canary().cloned();
@@ -325,6 +326,10 @@ impl World {
             self.breach(back, "a vetoed revision has weight");
             self.breach(rs.replicas > 0 && rs.stopped.is_some(), "a stopped canary has weight");
         }
+    }
+
+    /// What must hold when the controllers have answered.
+    pub fn watch_sizes(&mut self) {
         let Some(w) = self.deployment.as_ref().filter(|w| w.paused && w.observed_generation == w.generation)
         else {
             return;
@@ -455,7 +460,7 @@ impl World {
         moved.contains(&true)
     }
 
-    /// The rolling update of the Deployment controller, with `maxUnavailable: 0`.
+    /// The rolling update of the Deployment controller.
     fn roll(&mut self, w: &Workload, me: &Owner) -> bool {
         let Some(new) =
             self.sets.iter().position(|s| s.rs.owner.as_ref() == Some(me) && s.rs.revision == w.revision)
@@ -473,7 +478,7 @@ impl World {
             return self.size(new, grown, w);
         }
         let ready: i32 = self.active(me).iter().map(|i| self.count(&self.sets[*i].rs.id.uid).1).sum();
-        let mut spare = ready - w.replicas;
+        let mut spare = ready - (w.replicas - self.unavailable);
         let mut moved = false;
         for index in old {
             let size = self.sets[index].rs.replicas;

@@ -91,10 +91,10 @@ fn a_plain_release_of_three_steps_takes_21_requests() {
     world.assert_quiet();
     let names: Vec<&str> = world.log.iter().map(Effect::name).collect();
     let expected = [
-        // The plan, then the brake's second half, then the first weight.
-        "CreateRelease",
+        // What was seen must still be so, and the brake's second half; then the plan, then the first weight.
         "RecordRollout",
         "HoldWorkload",
+        "CreateRelease",
         "RecordRelease",
         "CreateCanary",
         "Announce",
@@ -337,20 +337,13 @@ fn a_workload_that_a_person_paused_at_rest_is_left_alone() {
 }
 
 #[test]
-fn without_the_brake_a_change_is_told_and_what_came_of_it_is_learnt() {
+fn without_the_brake_it_is_told_and_a_release_is_safe_once_it_is_back() {
     let mut world = World::stable(4, plain());
     world.brake = Brake::Missing(BrakeForm::Policy, "the policy is not installed".into());
     world.settle();
     let engaged =
         world.status().conditions.iter().find(|c| c.type_ == "BrakeEngaged").unwrap().status.clone();
     assert_eq!(engaged, "False");
-    world.set_image("v2");
-    world.settle();
-    assert_eq!(world.phase(), RolloutPhase::Unguarded);
-    world.advance(30);
-    assert_eq!(world.phase(), RolloutPhase::Stable);
-    assert_eq!(world.status().stable.unwrap().revision, of("v2"));
-    assert_eq!(world.releases, []);
     world.assert_quiet();
     world.brake = Brake::Engaged(BrakeForm::Policy);
     world.set_image("v3");

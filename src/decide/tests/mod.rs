@@ -1,5 +1,6 @@
 //! Tests of the engine as a whole, on a small cluster in memory.
 
+mod caught;
 mod changes;
 mod cluster;
 mod contract;

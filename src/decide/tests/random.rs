@@ -29,6 +29,8 @@ enum Event {
     BrakeMissing(bool),
     DeleteDeployment,
     DeleteRollout,
+    /// Belay is down for so long, and somebody else changes the image meanwhile.
+    Away(u8, i64),
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
@@ -84,6 +86,17 @@ fn rude_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What happens where the brake is missing now and then.
+fn unbraked_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        20 => event(),
+        6 => any::<bool>().prop_map(Event::BrakeMissing),
+        6 => (1..4_u8, 0..20_i64).prop_map(|(i, s)| Event::Away(i, s)),
+        1 => Just(Event::DeleteDeployment),
+        1 => Just(Event::DeleteRollout),
+    ]
+}
+
 fn happen(world: &mut World, event: &Event) {
     match event {
         Event::Wait(seconds) => world.advance(*seconds),
@@ -125,6 +138,14 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::DeleteDeployment => world.delete_deployment(),
         Event::DeleteRollout => world.delete_rollout(),
+        Event::Away(number, seconds) => {
+            world.restart();
+            world.set_image(&format!("v{number}"));
+            for _ in 0..*seconds {
+                world.controllers();
+                world.now += 1000;
+            }
+        }
     }
 }
 
@@ -190,6 +211,31 @@ proptest! {
         }
         if !world.is_measured() {
             world.assert_quiet();
+        }
+    }
+
+    #[test]
+    fn past_the_brake_the_invariants_hold_too(
+        spec in spec(),
+        replicas in 0..10_i32,
+        unavailable in 0..3_i32,
+        autoscaled: bool,
+        events in prop::collection::vec(unbraked_event(), 1..25),
+    ) {
+        let mut world = World::stable(replicas, spec);
+        world.unavailable = unavailable;
+        world.brake = Brake::Missing(BrakeForm::Policy, "gone".into());
+        let mut world = play(world, &events, autoscaled);
+        if !world.is_measured() {
+            world.assert_quiet();
+        }
+        let running = world.releases.iter().filter(|r| !r.status.as_ref().is_some_and(|s| s.phase.is_final()));
+        prop_assert!(running.count() <= 1);
+        if let Some(w) = &world.deployment {
+            let ready = i32::try_from(world.pods.iter().filter(|p| p.pod.ready).count()).unwrap();
+            // Paused on its way, the workload has what its own rolling update had left.
+            let least = if w.paused { w.replicas - unavailable } else { w.replicas };
+            prop_assert!(ready >= least, "{} of {}", ready, w.replicas);
         }
     }
 }

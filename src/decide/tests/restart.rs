@@ -7,13 +7,25 @@ use super::{approved, guarded, plain, with};
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
 
-/// Runs a scenario whole, then again with a cut after each effect of each pass, and compares.
+/// Runs a scenario whole, then again with a cut after each effect of each pass, and compares. Where stable pods are
+/// there at the end, they are the same ones.
 fn cut_everywhere(scenario: impl Fn(&mut World), start: &World) {
+    let protected = start.pods_of("v1");
+    cut_anywhere(scenario, start, |world, cut| {
+        let now = world.pods_of("v1");
+        assert!(
+            protected.is_empty() || now.iter().all(|p| protected.contains(p)),
+            "{cut:?}: stable pods were replaced"
+        );
+    });
+}
+
+/// The same, with another thing that must hold of each history.
+pub(super) fn cut_anywhere(scenario: impl Fn(&mut World), start: &World, holds: impl Fn(&World, Cut)) {
     let mut whole = start.clone();
     scenario(&mut whole);
     whole.assert_sound();
     let outcome = whole.outcome();
-    let protected = start.pods_of("v1");
     for (pass, effects) in whole.passes.iter().enumerate() {
         for after in 0..=*effects {
             for dies in [true, false] {
@@ -24,12 +36,7 @@ fn cut_everywhere(scenario: impl Fn(&mut World), start: &World) {
                 world.assert_sound();
                 assert_eq!(world.outcome(), outcome, "{cut:?}");
                 assert_steps_are_sound(&world, cut);
-                // Where stable pods are there at the end, they are the same ones.
-                let now = world.pods_of("v1");
-                assert!(
-                    protected.is_empty() || now.iter().all(|p| protected.contains(p)),
-                    "{cut:?}: stable pods were replaced"
-                );
+                holds(&world, cut);
                 world.assert_quiet();
             }
         }

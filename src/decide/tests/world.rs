@@ -81,6 +81,10 @@ pub(super) struct World {
     pub bad_share: BTreeMap<String, f64>,
     /// Why the metrics source gives nothing, if so.
     pub source_down: Option<String>,
+    /// `maxUnavailable` of the workload's own rolling update, in pods.
+    pub unavailable: i32,
+    /// The definition of Release is of a time that did not know `unbraked`.
+    pub old_schema: bool,
     pub memory: Option<Memory>,
     pub sample: Option<Sample>,
     pub cut: Option<Cut>,
@@ -157,6 +161,8 @@ impl World {
             requests: BTreeMap::new(),
             bad_share: BTreeMap::new(),
             source_down: None,
+            unavailable: 0,
+            old_schema: false,
             memory: None,
             sample: None,
             cut: None,
@@ -191,13 +197,14 @@ impl World {
 
     pub fn observe(&self) -> Option<Observation> {
         let rollout = self.rollout.clone()?;
+        let stable = self.status().stable;
         let replica_sets: Vec<ReplicaSet> = self
             .sets
             .iter()
             .map(|s| {
                 let mut rs = s.rs.clone();
                 (rs.total, rs.available) = self.count(&rs.id.uid);
-                if rs.replicas == 0 && rs.total == 0 {
+                if rs.replicas == 0 && stable.as_ref().is_none_or(|s| s.replica_set != rs.id.name) {
                     rs.template = None;
                 }
                 rs
@@ -288,6 +295,7 @@ impl World {
         for _ in 0..300 {
             let moved = self.controllers();
             self.watch();
+            self.watch_sizes();
             let decided = self.pass();
             self.watch();
             if !moved && !decided {
@@ -342,7 +350,7 @@ impl World {
         if let Some(why) = &self.source_down {
             return Sample { at, outcome: Err(why.clone()) };
         }
-        let canary = self.canary().map(|rs| rs.id.uid.clone());
+        let canary = self.watched().map(|rs| rs.id.uid.clone());
         let pods = self
             .pods
             .iter()
@@ -498,6 +506,18 @@ impl World {
     /// The ReplicaSet that Belay controls.
     pub fn canary(&self) -> Option<&ReplicaSet> {
         self.sets.iter().map(|s| &s.rs).find(|rs| rs.owner.as_ref().is_some_and(|o| o.kind == "Rollout"))
+    }
+
+    /// The ReplicaSet that the running release watches: the canary, or the workload's own of a change that went
+    /// past the brake.
+    pub fn watched(&self) -> Option<&ReplicaSet> {
+        let running = |r: &&Release| !r.status.as_ref().is_some_and(|s| s.phase.is_final());
+        match self.releases.iter().find(running) {
+            Some(r) if r.spec.unbraked => {
+                self.sets.iter().map(|s| &s.rs).find(|rs| rs.id.name == r.spec.to.replica_set)
+            }
+            _ => self.canary(),
+        }
     }
 
     /// Pods wanted of the canary; 0 without one.

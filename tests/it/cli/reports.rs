@@ -136,6 +136,40 @@ fn promoted() -> Release {
     release(&spec(), &status("Promoted", 3, &rest))
 }
 
+/// A change that went past the brake.
+fn caught(phase: &str, rest: &Value) -> Release {
+    let mut spec = spec();
+    spec["unbraked"] = json!(true);
+    spec["to"]["replicaSet"] = json!("web-75bcd84f6c");
+    spec["steps"] = json!([{"weight": 20, "minDuration": "1m", "maxDuration": "15m"}]);
+    let mut status = status(phase, u32::from(phase != "Progressing"), rest);
+    status["weight"] =
+        json!({"desired": 20, "reachable": 20, "reached": 20, "canaryPods": 3, "stablePods": 12});
+    let message = "7d9f8c6b5a went past the brake (the policy is not installed); the workload is paused where it was \
+                   caught, with 3 of 15 pods of it";
+    status["timeline"] = json!([{"at": at("10:00:02"), "reason": "Caught", "step": 1, "message": message}]);
+    release(&spec, &status)
+}
+
+fn watched() -> Release {
+    caught(
+        "Progressing",
+        &json!({"reason": "CollectingEvidence", "message": "collecting evidence that the canary is safe: errors",
+        "analysis": evidence(0.8, 0.3, 6.2, 2.0, 1_744.0)}),
+    )
+}
+
+fn undone() -> Release {
+    let mut undone = caught(
+        "RolledBack",
+        &json!({"reason": "CanaryCrashed", "finishedAt": at("10:00:37"),
+        "message": "canary pod web-75bcd84f6c-x2x4z: OOMKilled: container web used more memory than its limit"}),
+    );
+    let weight = undone.status.as_mut().unwrap().weight.as_mut().unwrap();
+    (weight.desired, weight.reachable, weight.reached, weight.canary_pods) = (0, 0, 0, 0);
+    undone
+}
+
 fn report(release: &Release) -> ReleaseReport {
     ReleaseReport::new(release, scene().now)
 }
@@ -162,7 +196,7 @@ fn rollout(phase: &str, message: &str) -> Rollout {
 #[test]
 fn explanations() {
     let pending = release(&spec(), &json!({}));
-    let all = [
+    let all = vec![
         ("pending", pending),
         ("progressing", progressing()),
         ("paused", paused()),
@@ -179,6 +213,15 @@ fn explanations() {
         ("rolled_back", rolled_back()),
         ("crashed", crashed()),
         ("superseded", superseded()),
+        ("caught", watched()),
+        (
+            "caught_let_go",
+            caught(
+                "Promoting",
+                &json!({"reason": "LetGo", "message": "watched long enough: the workload's own rolling update goes on, still watched"}),
+            ),
+        ),
+        ("caught_undone", undone()),
     ];
     for (name, release) in all {
         insta::assert_snapshot!(format!("explain_{name}"), shown(&report(&release), Rendering::Text));
@@ -188,6 +231,7 @@ fn explanations() {
 #[test]
 fn explanations_for_programs() {
     insta::assert_snapshot!("explain_rolled_back_json", shown(&report(&rolled_back()), Rendering::Json));
+    insta::assert_snapshot!("explain_caught_json", shown(&report(&watched()), Rendering::Json));
     insta::assert_snapshot!("explain_paused_json", shown(&report(&paused()), Rendering::Json));
     assert_eq!(shown(&report(&paused()), Rendering::Names), "release/web-7d9f8c6b5a\n");
     let yaml: Value = serde_saphyr::from_str(&shown(&report(&paused()), Rendering::Yaml)).unwrap();
@@ -206,10 +250,29 @@ fn pictures() {
         ("rejected", picture("Rejected", "the template was rejected", Some(rolled_back()))),
         ("unguarded", picture("Unguarded", "a change went past the brake", None)),
         ("stable", picture("Stable", "6c5f7d9b8a serves", Some(promoted()))),
+        (
+            "caught",
+            picture(
+                "Releasing",
+                "release web-7d9f8c6b5a watches a change that went past the brake",
+                Some(watched()),
+            ),
+        ),
+        ("brought_back", {
+            let mut back = rollout(
+                "Rejected",
+                "7d9f8c6b5a was rejected by web-7d9f8c6b5a, and another writer brings it back past the brake; it was taken back 3 times. Correct what writes it, or lift the veto with belay retry",
+            );
+            let veto = &mut back.status.as_mut().unwrap().vetoed[0];
+            veto.returns = 3;
+            veto.returned_at = serde_json::from_value(json!(at("10:04:20"))).unwrap();
+            StatusReport { rollout: (&back).into(), release: Some(report(&undone())) }
+        }),
     ];
     for (name, report) in &all {
         insta::assert_snapshot!(format!("status_{name}"), shown(report, Rendering::Text));
     }
+    insta::assert_snapshot!("status_brought_back_json", shown(&all[6].1, Rendering::Json));
     insta::assert_snapshot!("status_releasing_json", shown(&all[0].1, Rendering::Json));
 }
 
@@ -227,8 +290,10 @@ fn lists() {
     insta::assert_snapshot!("list_all", shown(&list, Rendering::Text));
     list = ListReport { all_namespaces: false, items: Vec::new() };
     insta::assert_snapshot!("list_empty", shown(&list, Rendering::Text));
-    let items =
-        [progressing(), rolled_back(), promoted()].iter().map(|release| report(release).into()).collect();
+    let items = [progressing(), undone(), rolled_back(), promoted()]
+        .iter()
+        .map(|release| report(release).into())
+        .collect();
     let history = HistoryReport { rollout: "web".to_owned(), namespace: "shop".to_owned(), items };
     insta::assert_snapshot!("history", shown(&history, Rendering::Text));
     insta::assert_snapshot!("history_json", shown(&history, Rendering::Json));

@@ -296,6 +296,7 @@ fn release_updates() -> Vec<(Value, Option<&'static str>)> {
         (json!({"spec": {"rollback": {"automatic": false}}}), Some("immutable")),
         (json!({"spec": {"progressDeadline": "1m"}}), Some("immutable")),
         (json!({"spec": {"plannedLooks": 200}}), Some("immutable")),
+        (json!({"spec": {"unbraked": true}}), Some("immutable")),
         (json!({"spec": {"analysis": null}}), Some("immutable")),
         (analysis(json!({"interval": "10s"})), Some("immutable")),
         (analysis(json!({"warmUp": null})), Some("immutable")),

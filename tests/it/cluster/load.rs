@@ -76,9 +76,18 @@ async fn run(address: String, per_second: u32, stop: Arc<AtomicBool>) -> Totals 
 
 /// One GET on a connection of its own: status and body.
 pub async fn get(address: &str, path: &str, host: &str) -> Result<(u16, String), String> {
+    ask("GET", address, path, host).await
+}
+
+/// One POST without a body on a connection of its own: status and body.
+pub async fn post(address: &str, path: &str) -> Result<(u16, String), String> {
+    ask("POST", address, path, "test").await
+}
+
+async fn ask(method: &str, address: &str, path: &str, host: &str) -> Result<(u16, String), String> {
     let ask = async {
         let stream = TcpStream::connect(address).await.map_err(|e| format!("connect: {e}"))?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         // So short that a fresh connection takes it at once.
         let sent = stream.try_write(request.as_bytes()).map_err(|e| format!("write: {e}"))?;
         assert_eq!(sent, request.len());

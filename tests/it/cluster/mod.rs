@@ -8,6 +8,7 @@ mod alone;
 mod bad_input;
 mod both;
 mod brake;
+mod caught;
 mod changes;
 mod commands;
 mod crash;
