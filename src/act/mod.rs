@@ -67,10 +67,13 @@ pub async fn send(
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
             let code = status.code;
+            let invalid = status.details.as_ref().is_some_and(|d| !d.causes.is_empty());
             let error = Box::new(kube::Error::Api(status));
             match code {
                 404 if request.verb == Verb::Delete => Ok(Outcome::Gone),
-                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409.
+                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409. An object
+                // that is not valid is answered with 422, too, but with the fields: no fresh look mends it.
+                422 if invalid => Err(ActError::Refused(error)),
                 404 | 409 | 422 => Err(ActError::Conflict(error)),
                 _ => Err(ActError::Refused(error)),
             }

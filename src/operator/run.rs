@@ -234,6 +234,13 @@ impl Loop {
                 self.judge_brake();
                 Vec::new()
             }
+            News::Lost(kind, text) => {
+                self.metrics.trouble();
+                warn!(watch = ?kind, error = %text, "a watch was interrupted; it goes on");
+                self.cache.lost(kind, now());
+                Vec::new()
+            }
+            News::Found(kind) => self.cache.found(kind, now()),
             News::Trouble(text) => {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
@@ -295,6 +302,7 @@ impl Loop {
             self.metrics.releases(self.cache.releases(), now());
         }
         self.metrics.queue(self.queue.len());
+        self.metrics.unreadable(self.cache.unreadable());
     }
 
     fn start_pass(&mut self, key: Key, since: Timestamp) {
