@@ -359,7 +359,9 @@ impl<'a> Run<'a> {
         ready.sort_unstable();
         let last = usize::try_from(wanted).ok().and_then(|n| n.checked_sub(1)).and_then(|n| ready.get(n));
         if let Some(last) = last.filter(|last| **last > since) {
-            self.working.status.step.running_since = Some(MicroTime((*last).min(pass.now)));
+            // With nanoseconds it would never be what is written.
+            let last = Timestamp::from_microsecond(last.as_microsecond()).unwrap_or(*last);
+            self.working.status.step.running_since = Some(MicroTime(last.min(pass.now)));
         }
     }
 

@@ -7,6 +7,7 @@ mod failures;
 mod people;
 mod random;
 mod restart;
+mod sight;
 mod world;
 
 use serde_json::{Value, json};
