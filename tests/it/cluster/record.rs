@@ -75,9 +75,15 @@ impl Recorder {
 
     /// Asserts that no pod with one of these uids was deleted, unready or restarted before the version `until`.
     pub fn assert_untouched(&self, uids: &[String], until: Option<u64>) {
+        self.assert_untouched_from(uids, 0, until);
+    }
+
+    /// The same, of what happened after the version `from`.
+    pub fn assert_untouched_from(&self, uids: &[String], from: u64, until: Option<u64>) {
         for pod in self.of("Pod") {
             let uid = text(&pod, "/metadata/uid");
-            if !uids.contains(&uid) || until.is_some_and(|v| version(&pod) > v) {
+            let now = version(&pod);
+            if !uids.contains(&uid) || now < from || until.is_some_and(|v| now > v) {
                 continue;
             }
             let name = text(&pod, "/metadata/name");
