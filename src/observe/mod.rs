@@ -6,6 +6,8 @@
 mod cache;
 mod sight;
 mod store;
+#[cfg(test)]
+mod tests;
 mod unread;
 mod views;
 mod watch;

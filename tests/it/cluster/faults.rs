@@ -184,7 +184,9 @@ fn assert_sound(recorder: &Recorder, of: &BTreeMap<String, Vec<Value>>, ended: &
     let canary = text(release, "/spec/to/replicaSet");
     let sets = recorder.replica_set(&canary);
     let uids: BTreeSet<String> = sets.iter().map(|rs| text(rs, "/metadata/uid")).collect();
-    assert_eq!(uids.len(), 1, "{canary} was made {} times: {}", uids.len(), brief(release));
+    // A release that a person ends at once may never have had one.
+    let least = usize::from(!matches!(change, Change::Aborted | Change::Superseded));
+    assert!((least..=1).contains(&uids.len()), "{canary} was made {} times: {}", uids.len(), brief(release));
     let releases = of.get(&name).cloned().unwrap_or_default();
     let steps = release["spec"]["steps"].as_array().unwrap().len();
     let mut stopped = false;

@@ -20,6 +20,7 @@ mod kill;
 mod load;
 mod metrics;
 mod operator;
+mod outage;
 mod proxy;
 mod record;
 mod releases;

@@ -32,7 +32,8 @@ impl Recorder {
             let api = namespace.api(&namespace.env.admin, version, kind);
             let seen = seen.clone();
             tasks.push(tokio::spawn(async move {
-                let mut events = watcher(api, watcher::Config::default()).touched_objects().boxed();
+                let mut events =
+                    watcher(api, watcher::Config::default()).default_backoff().touched_objects().boxed();
                 while let Some(event) = events.next().await {
                     if let Ok(object) = event {
                         let mut value = serde_json::to_value::<DynamicObject>(object).unwrap();
