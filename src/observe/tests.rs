@@ -147,6 +147,25 @@ fn an_unreadable_rollout_governs_its_workload_all_the_same() {
 }
 
 #[test]
+fn a_surge_beyond_all_bounds_is_a_large_one() {
+    let mut cache = cache();
+    let surge = |percent: &str| {
+        json!({
+            "metadata": meta("web", "5", "2026-01-01T00:00:00Z"),
+            "spec": {"replicas": 7, "strategy": {"rollingUpdate": {"maxSurge": percent}}},
+        })
+    };
+    for (version, (percent, pods)) in
+        (5..).zip([("25%", 2), ("100%", 7), ("9223372036854775807%", i32::MAX), ("99999999999999999999%", 0)])
+    {
+        let mut object = surge(percent);
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        cache.put(Kind::Deployments, &object);
+        assert_eq!(cache.observe(&key("web")).unwrap().workload.unwrap().surge, pods, "{percent}");
+    }
+}
+
+#[test]
 fn a_rollout_and_a_release_of_one_name_are_two_things() {
     let mut cache = cache();
     let mut object = newer(release("web", "9"));

@@ -9,5 +9,6 @@
 mod architecture;
 mod cli;
 mod cluster;
+mod hostile;
 mod manifests;
 mod readme;

@@ -371,7 +371,7 @@ async fn read_request(stream: &TcpStream, buffer: &mut Vec<u8>) -> std::io::Resu
 }
 
 async fn read_more(stream: &TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
-    let mut part = [0; 16384];
+    let mut part = vec![0; 16384];
     loop {
         stream.readable().await?;
         match stream.try_read(&mut part) {

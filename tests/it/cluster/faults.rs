@@ -306,8 +306,8 @@ async fn fifty_releases_come_to_their_ends_while_everything_goes_wrong() {
     lives.push(vec![Change::Erroneous, Change::Good, Change::Erroneous]);
     let workloads: Vec<Workload<'_>> =
         all.iter().map(|(name, _)| Workload { namespace: &scene.namespace, name }).collect();
-    let lived = workloads.iter().zip(&lives).map(|(workload, changes)| workload.live(changes));
-    let ended: Vec<Ended> = futures::future::join_all(lived).await.into_iter().flatten().collect();
+    let futures = workloads.iter().zip(&lives).map(|(workload, changes)| workload.live(changes));
+    let ended: Vec<Ended> = futures::future::join_all(futures).await.into_iter().flatten().collect();
     let took = begun.elapsed();
     chaos.calm();
     let asked = chaos.take();

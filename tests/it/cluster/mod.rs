@@ -15,6 +15,7 @@ mod crds;
 mod examples;
 mod faults;
 mod figures;
+mod hostile;
 mod install;
 mod kill;
 mod load;

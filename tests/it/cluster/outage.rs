@@ -122,6 +122,7 @@ async fn restarted(purpose: &str, part: &'static str) {
     assert_eq!(text(&release, "/status/phase"), "Promoted", "{}", brief(&release));
     assert_eq!(timeline(&release), WAY, "{}", brief(&release));
     scene.rollout_is("web", "Stable").await;
+    assert_served(&load.stop().await);
 
     let stable = scene.uids_of(&scene.stable().await).await;
     let name = change(&scene, "web", &[("VERSION", "3"), ("CRASH", "2s")]).await;
@@ -133,9 +134,6 @@ async fn restarted(purpose: &str, part: &'static str) {
     assert_eq!(scene.uids_of(&scene.stable().await).await, stable, "the pods that served go on");
     let made = scene.list(BELAY, "Release").await.len();
     assert_eq!(made, 2, "one release for each change");
-    let totals = load.stop().await;
-    // The bad version may answer between its start and its end.
-    assert!(totals.failed.len() < 5 && totals.requests > 100, "{totals:?}");
     scene.operator.assert_healthy().await;
 }
 
