@@ -61,8 +61,9 @@ async fn scene(env: &Env, purpose: &str, plans: &[(&str, Plan)]) -> (Scene, Load
 }
 
 fn plan(steps: Value) -> Plan {
-    // Pods go on serving while the Service forgets them.
-    Plan { replicas: 2, spec: steps, env: vec![("LINGER", "3s")], ..Plan::default() }
+    // Pods go on serving while the Service forgets them, which it cannot do without API server.
+    let deployment = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 50}}}});
+    Plan { replicas: 2, spec: steps, env: vec![("LINGER", "40s")], deployment }
 }
 
 /// Changes a workload as alice; returns its release. Right after the API server is back a client may find the old
