@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use belay::act::ActError;
+use belay::decide::{Effect, Identity};
 use futures::StreamExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -218,4 +220,32 @@ fn cpu_ticks(operator: &Operator) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", operator.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Both are answered with 422. One is mended by a fresh look, the other is not, and has to be told.
+#[tokio::test]
+async fn what_is_out_of_date_and_what_is_not_valid_are_told_apart() {
+    let Some(env) = Env::get().await else { return };
+    let namespace = env.namespace("told").await;
+    let object = namespace.deployment("web", 0, IMAGE).await;
+    let mut workload = Identity {
+        namespace: namespace.name.clone(),
+        name: "web".into(),
+        uid: object.metadata.uid.unwrap(),
+        resource_version: String::new(),
+    };
+    let mark = async |workload: &Identity, rollout: &str| {
+        let effect =
+            Effect::MarkWorkload { workload: workload.clone(), rollout: rollout.into(), has_labels: true };
+        belay::act::send(&env.belay, &effect, belay::clock::now(), "test").await
+    };
+    assert!(mark(&workload, "web").await.is_ok());
+    let error = mark(&workload, "no label has this / as its value").await.unwrap_err();
+    assert!(matches!(error, ActError::Refused(_)), "{error:?}");
+    workload.uid = "another".into();
+    let error = mark(&workload, "web").await.unwrap_err();
+    assert!(error.is_conflict(), "{error:?}");
+    workload.name = "nobody".into();
+    let error = mark(&workload, "web").await.unwrap_err();
+    assert!(error.is_conflict(), "{error:?}");
 }

@@ -16,6 +16,9 @@ use super::{Env, PATIENCE, eventually};
 
 const BELAY: &str = "belay.dev/v1alpha1";
 
+/// Also when they are run by name, and in several threads.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The script that runs the cluster; from in here, too.
 fn cluster(words: &[&str]) -> Result<String, String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/cluster");
@@ -114,6 +117,7 @@ const WAY: [&str; 6] =
 
 /// Restarts a part in every step of a good release, and in the middle of a bad one.
 async fn restarted(purpose: &str, part: &'static str) {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let Some(env) = fragile().await else { return };
     let (mut scene, load) = scene(&env, purpose, &[("web", plan(steps(&[(10, "4s"), (50, "4s")])))]).await;
     let name = change(&scene, "web", &[("VERSION", "2")]).await;
@@ -155,6 +159,7 @@ async fn etcd_restarts_in_every_step() {
 /// on, too, but the step is not passed before what the pods did meanwhile is known.
 #[tokio::test]
 async fn the_api_server_is_away_for_two_minutes() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let Some(env) = fragile().await else { return };
     let plans = [
         // 10 s before it, 120 s of it: over within seconds after it if they count, else after two minutes more.

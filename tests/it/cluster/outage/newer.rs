@@ -47,6 +47,7 @@ async fn merge_as_admin(scene: &Scene, kind: &str, name: &str, status: bool, pat
 
 #[tokio::test]
 async fn objects_of_a_newer_version_are_left_alone_and_the_others_go_on() {
+    let _alone = super::ONE_AT_A_TIME.lock().await;
     let plan = Plan { replicas: 2, spec: steps(&[(50, "20s")]), ..Plan::default() };
     let Some(mut scene) = scene("newer", &["web", "other", "third"], &plan).await else { return };
     let env = scene.namespace.env.clone();
