@@ -160,9 +160,10 @@ command_of() {
 # it can never mean a process of the machine; the first arguments tell whether
 # it is the one we started.
 alive() {
-  local pid stat arguments proc=/proc/$INIT/root/proc
+  local pid stat='' arguments proc=/proc/$INIT/root/proc
   [[ -r $STATE/pids/$1 ]] && read -r pid < "$STATE/pids/$1" || return 1
-  { stat=$(< "$proc/$pid/stat"); } 2> /dev/null || return 1
+  # Not $(< …): with a file that is gone, bash 5.2 ends the whole script under `set -e`, whatever follows.
+  { read -r stat < "$proc/$pid/stat"; } 2> /dev/null || return 1
   [[ ${stat##*) } != Z* ]] || return 1
   command_of "$1"
   { mapfile -d '' -t arguments < "$proc/$pid/cmdline"; } 2> /dev/null || return 1

@@ -76,10 +76,13 @@ pub fn judge(answer: kube::Result<Value>) -> Result<Outcome, ActError> {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
             let code = status.code;
+            let invalid = status.details.as_ref().is_some_and(|d| !d.causes.is_empty());
             let error = Box::new(kube::Error::Api(status));
             match code {
-                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409. Something to
-                // delete that is not there is out of date, too: only the watch is believed that it is gone.
+                // A failed `test` of a JSON Patch is answered with 422, a missed precondition with 409. An object
+                // that is not valid is answered with 422, too, but with the fields: no fresh look mends it. Something
+                // to delete that is not there is out of date: only the watch is believed that it is gone.
+                422 if invalid => Err(ActError::Refused(error)),
                 404 | 409 | 422 => Err(ActError::Conflict(error)),
                 _ => Err(ActError::Refused(error)),
             }

@@ -8,6 +8,9 @@ use crate::api::evidence::PodCounters;
 /// Series that one pod and guard may have, bad and all each.
 pub(super) const MAX_SERIES: usize = 200;
 
+/// No counter of events is larger: beyond it a page lies, and sums of lies would not be finite.
+const MOST: f64 = 1e18;
+
 /// What a pod's counters grew by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
@@ -39,7 +42,7 @@ pub(super) fn advance(
         return Err(Unusable::NoTotal);
     }
     let values = reading.bad.iter().chain(&reading.total);
-    if let Some((series, value)) = values.into_iter().find(|(_, value)| !value.is_finite() || **value < 0.0) {
+    if let Some((series, value)) = values.into_iter().find(|(_, value)| !(0.0..=MOST).contains(*value)) {
         return Err(Unusable::Value(series.clone(), *value));
     }
     let mut counters = known.cloned().unwrap_or_default();

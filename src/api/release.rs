@@ -1,9 +1,12 @@
 //! The Release: one attempt to bring one revision of a workload live.
 
+use std::collections::BTreeMap;
+
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::evidence::AnalysisState;
 use super::rollout::{Analysis, Revision, Rollback};
@@ -199,6 +202,10 @@ pub struct ReleaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 60))]
     pub timeline: Vec<TimelineEntry>,
+    /// What a newer version wrote and this one does not know. It goes back as it came.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: BTreeMap<String, Value>,
 }
 
 /// What a release is doing.

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::args::Doctor;
 use super::failure::{Exit, Failure, Kind};
+use super::find;
 use super::session::{Cluster, Session};
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
 use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
@@ -398,18 +399,33 @@ async fn rollouts(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
     } else {
         (cluster.rollouts(), cluster.releases())
     };
-    let rollouts = match cluster.ask("list the Rollouts", rollouts.list(&ListParams::default())).await {
-        Ok(list) => list.items,
+    let rollouts = match find::list(cluster, "list the Rollouts", &rollouts).await {
+        Ok(list) => list,
         Err(failure) => return broken(report, "rollouts", &failure),
     };
-    let releases = cluster.ask("list the Releases", releases.list(&ListParams::default())).await;
-    let releases = releases.map(|list| list.items).unwrap_or_default();
+    unreadable("Rollout", &rollouts.unreadable, report);
+    let rollouts = rollouts.items;
+    let releases = match find::list(cluster, "list the Releases", &releases).await {
+        Ok(list) => list,
+        Err(failure) => return broken(report, "releases", &failure),
+    };
+    unreadable("Release", &releases.unreadable, report);
+    let releases = releases.items;
     if rollouts.is_empty() {
         let cure = "`belay init DEPLOYMENT` writes one; -A looks in all namespaces";
         report.add("rollouts", CheckResult::Warning, "there is none here", Some(cure));
     }
     for rollout in &rollouts {
         one(cluster, rollout, &releases, report).await;
+    }
+}
+
+/// Objects that another version wrote. The operator leaves them alone; if it is of this version.
+fn unreadable(kind: &str, objects: &[(String, String, String)], report: &mut ChecksReport) {
+    for (namespace, name, why) in objects {
+        let cure = "the version that wrote it can; until then nothing happens to it. `belay version` compares the versions";
+        let detail = format!("{kind} {name} cannot be read by this version: {why}");
+        report.add(&format!("{namespace}/{name}"), CheckResult::Broken, detail, Some(cure));
     }
 }
 
@@ -466,7 +482,7 @@ async fn one(cluster: &Cluster, rollout: &Rollout, releases: &[Release], report:
     let running = releases.iter().find(|release| {
         release.namespace().as_deref() == Some(&namespace)
             && release.spec.rollout == rollout.name_any()
-            && !super::find::is_final(release)
+            && !find::is_final(release)
     });
     let silent = running
         .and_then(|release| release.status.as_ref()?.analysis.as_ref())

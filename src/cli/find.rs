@@ -1,23 +1,71 @@
 //! Finds the Rollout and the Release that a person means.
 
-use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::failure::{Failure, Kind};
 use super::session::Cluster;
 use crate::api::{Release, Rollout};
 
-/// All Rollouts of the namespace, by name.
+/// What a list holds, object by object: one that a newer version wrote must not hide the others.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// Those that can be read.
+    pub items: Vec<T>,
+    /// Namespace and name of those that cannot, and why.
+    pub unreadable: Vec<(String, String, String)>,
+}
+
+impl<T: DeserializeOwned> Listed<T> {
+    fn new(list: &Value) -> Self {
+        let mut listed = Self { items: Vec::new(), unreadable: Vec::new() };
+        for object in list["items"].as_array().into_iter().flatten() {
+            match T::deserialize(object) {
+                Ok(item) => listed.items.push(item),
+                Err(error) => {
+                    let text =
+                        |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+                    listed.unreadable.push((text("namespace"), text("name"), error.to_string()));
+                }
+            }
+        }
+        listed
+    }
+}
+
+/// Lists the objects of ours that an API has.
+pub async fn list<T: DeserializeOwned + kube::Resource>(
+    cluster: &Cluster,
+    what: &str,
+    api: &Api<T>,
+) -> Result<Listed<T>, Failure> {
+    let request = http::Request::get(api.resource_url()).body(Vec::new());
+    let request = async { cluster.client.request::<Value>(request.map_err(kube::Error::HttpError)?).await };
+    Ok(Listed::new(&cluster.ask(what, request).await?))
+}
+
+/// All Rollouts of the namespace that can be read, by name.
 pub async fn rollouts(cluster: &Cluster) -> Result<Vec<Rollout>, Failure> {
+    Ok(listed(cluster).await?.items)
+}
+
+async fn listed(cluster: &Cluster) -> Result<Listed<Rollout>, Failure> {
     let what = format!("list the Rollouts in namespace {}", cluster.namespace);
-    let mut items = cluster.ask(what, cluster.rollouts().list(&ListParams::default())).await?.items;
-    items.sort_by_key(ResourceExt::name_any);
-    Ok(items)
+    let mut all = list(cluster, &what, &cluster.rollouts()).await?;
+    all.items.sort_by_key(ResourceExt::name_any);
+    Ok(all)
 }
 
 /// The Rollout of this name, or that governs the workload of this name; without a name, the only one.
 pub async fn rollout(cluster: &Cluster, name: Option<&str>) -> Result<Rollout, Failure> {
-    choose(rollouts(cluster).await?, name, &cluster.namespace)
+    let all = listed(cluster).await?;
+    if let Some((_, name, why)) = all.unreadable.iter().find(|(_, known, _)| name.map(bare) == Some(known)) {
+        return Err(Failure::new(Kind::Failed, format!("failed to read the Rollout {name}"))
+            .because(why.clone())
+            .hint("use the version of belay that wrote it; `belay version` compares the versions"));
+    }
+    choose(all.items, name, &cluster.namespace)
 }
 
 fn choose(mut all: Vec<Rollout>, name: Option<&str>, namespace: &str) -> Result<Rollout, Failure> {
@@ -70,7 +118,8 @@ pub fn bare(name: &str) -> &str {
 /// The Releases of a Rollout, the newest first.
 pub async fn releases(cluster: &Cluster, rollout: &str) -> Result<Vec<Release>, Failure> {
     let what = format!("list the Releases in namespace {}", cluster.namespace);
-    let mut items = cluster.ask(what, cluster.releases().list(&ListParams::default())).await?.items;
+    // One of another Rollout that cannot be read must not keep anybody from an abort.
+    let mut items = list(cluster, &what, &cluster.releases()).await?.items;
     items.retain(|release| release.spec.rollout == rollout);
     items.sort_by_key(|release| {
         std::cmp::Reverse((release.metadata.creation_timestamp.clone(), release.spec.attempt))
@@ -103,6 +152,17 @@ mod tests {
         let spec: RolloutSpec =
             serde_json::from_value(json!({"workloadRef": {"kind": "Deployment", "name": workload}})).unwrap();
         Rollout::new(name, spec)
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_does_not_hide_the_others() {
+        let newer = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": {"bake": "1h"}});
+        let list = json!({"items": [newer, serde_json::to_value(rollout("api", "api")).unwrap()]});
+        let listed = Listed::<Rollout>::new(&list);
+        assert_eq!(listed.items.len(), 1);
+        let (namespace, name, why) = &listed.unreadable[0];
+        assert_eq!((namespace.as_str(), name.as_str()), ("shop", "web"));
+        assert!(!why.is_empty());
     }
 
     #[test]

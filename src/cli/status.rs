@@ -1,6 +1,5 @@
 //! `status` and `list`.
 
-use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::args::{Format, List, Status};
@@ -114,8 +113,12 @@ pub async fn list(session: &Session, args: &List) -> Result<Exit, Failure> {
     } else {
         (cluster.rollouts(), cluster.releases())
     };
-    let mut rollouts = cluster.ask("list the Rollouts", rollouts.list(&ListParams::default())).await?.items;
-    let releases = cluster.ask("list the Releases", releases.list(&ListParams::default())).await?.items;
+    let listed = find::list(&cluster, "list the Rollouts", &rollouts).await?;
+    let releases = find::list(&cluster, "list the Releases", &releases).await?.items;
+    for (namespace, name, why) in &listed.unreadable {
+        session.say(&format!("Rollout {namespace}/{name} cannot be read by this version of belay: {why}"));
+    }
+    let mut rollouts = listed.items;
     rollouts.sort_by_key(|rollout| (rollout.namespace(), rollout.name_any()));
     let items = rollouts
         .iter()

@@ -1,6 +1,7 @@
 //! A running release: one step after the other, and the way back the moment something fails.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::capacity::{canary_pods, share};
 use super::caught;
@@ -174,7 +175,7 @@ impl<'a> Run<'a> {
         self.ask_for_sample(pass);
         if self.passed_all() && self.caught() {
             caught::go_on(self, pass);
-        } else if self.passed_all() {
+        } else if self.passed_all() && pass.sees() {
             handover::prepare(self, pass);
         }
         None
@@ -322,6 +323,9 @@ impl<'a> Run<'a> {
         }
         let step = self.release.spec.steps[self.index()].clone();
         let number = self.index() + 1;
+        if reached {
+            self.believe_pods(pass, wanted);
+        }
         self.working.run_clock(reached && !self.working.status.paused && no_data.is_none(), now);
         let (min, max) = (secs(&step.min_duration), secs(&step.max_duration));
         let elapsed = self.working.elapsed(now);
@@ -347,6 +351,8 @@ impl<'a> Run<'a> {
             Reason::NoData { detail, held: true }
         } else if elapsed >= min && waits_for_person {
             Reason::AwaitingApproval { step: number }
+        } else if !pass.sees() && elapsed >= min {
+            Reason::OutOfSight
         } else if !unproven.is_empty() {
             match self.unproven(elapsed >= max && elapsed >= min, unproven) {
                 Ok(reason) => reason,
@@ -368,6 +374,21 @@ impl<'a> Run<'a> {
         self.working.status.phase = if waits { ReleasePhase::Paused } else { ReleasePhase::Progressing };
         self.hold(pass, reason);
         None
+    }
+
+    /// What happened while nobody watched is in the pods' own record: the clock has not run for longer than the
+    /// wanted number of them is ready.
+    fn believe_pods(&mut self, pass: &Pass<'_>, wanted: i32) {
+        let Some(since) = self.working.status.step.running_since.as_ref().map(|t| t.0) else { return };
+        let pods = self.pods(pass).into_iter().filter(|p| p.ready && !p.deleting);
+        let mut ready: Vec<Timestamp> = pods.filter_map(|p| p.ready_changed_at).collect();
+        ready.sort_unstable();
+        let last = usize::try_from(wanted).ok().and_then(|n| n.checked_sub(1)).and_then(|n| ready.get(n));
+        if let Some(last) = last.filter(|last| **last > since) {
+            // With nanoseconds it would never be what is written.
+            let last = Timestamp::from_microsecond(last.as_microsecond()).unwrap_or(*last);
+            self.working.status.step.running_since = Some(MicroTime(last.min(pass.now)));
+        }
     }
 
     fn no_data_bound(&self, pass: &mut Pass<'_>, since: Timestamp, detail: &str) -> Option<Reason> {
@@ -486,6 +507,8 @@ impl<'a> Run<'a> {
         match self.canary {
             None => self.create(pass, wanted),
             Some(rs) if rs.deleting => {}
+            // No more weight on what may have failed meanwhile; less at any time.
+            Some(rs) if rs.replicas < wanted && !pass.sees() => {}
             Some(rs) if rs.replicas != wanted => {
                 // More weight only after it is written that the step before was passed.
                 self.working.record_if_due(pass, self.release);

@@ -28,8 +28,8 @@ use jiff::Timestamp;
 pub use capacity::{TOLERATED_MISS, canary_pods, share};
 pub use effect::{Announcement, Effect, Expect, Regarding, Subject};
 pub use observation::{
-    Autoscaler, Brake, Container, Identity, Memory, Observation, Owner, Pod, ReplicaSet, Workload,
-    WorkloadKind, images,
+    Autoscaler, Brake, Container, Identity, Memory, Observation, Owner, Pod, ReplicaSet, Sight,
+    UnreadRelease, Workload, WorkloadKind, images,
 };
 pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps};
 pub use reason::{Passed, Reason, seconds};
@@ -66,6 +66,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
         let marked = mark(&mut pass, &finalizers);
         match pass.running() {
             Some(release) => drive::decide(&mut pass, release),
+            None if rest::is_unreadable(&mut pass) => {}
             None if marked => rest::decide(&mut pass),
             // The brake comes before anything that relies on it.
             None => {}

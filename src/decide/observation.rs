@@ -21,8 +21,12 @@ pub struct Observation {
     pub pods: Vec<Pod>,
     /// The releases of this Rollout, running and finished.
     pub releases: Vec<Release>,
+    /// The releases of this Rollout that this version of Belay cannot read.
+    pub unread: Vec<UnreadRelease>,
     /// The autoscalers that target the workload.
     pub autoscalers: Vec<Autoscaler>,
+    /// Whether what was read is what is.
+    pub sight: Sight,
     /// Whether the brake is in the API server.
     pub brake: Brake,
     /// An older Rollout that names the same workload.
@@ -31,6 +35,33 @@ pub struct Observation {
     pub memory: Option<Memory>,
     /// Metrics that were fetched since the last pass.
     pub sample: Option<Sample>,
+}
+
+/// A Release that this version of Belay cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadRelease {
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be read.
+    pub detail: String,
+    /// Whether it is over.
+    pub ended: bool,
+}
+
+/// Whether what was read is what is: a watch that is interrupted tells nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// Since when a watch is interrupted, if one is.
+    pub lost_since: Option<Timestamp>,
+    /// When what happened in the last interruption is known.
+    pub clear_at: Option<Timestamp>,
+}
+
+impl Sight {
+    /// Whether silence of the watches means that nothing happened.
+    pub fn is_clear(&self, now: Timestamp) -> bool {
+        self.lost_since.is_none() && self.clear_at.is_none_or(|at| at <= now)
+    }
 }
 
 /// What is not yet written: the evidence of the looks since the last write.

@@ -52,6 +52,16 @@ impl<'a> Pass<'a> {
         self.wake_at = Some(self.wake_at.map_or(at, |t| t.min(at)));
     }
 
+    /// Whether the silence of the watches means that nothing happened. If not, looks again when it does.
+    pub fn sees(&mut self) -> bool {
+        let sight = self.obs.sight;
+        let clear = sight.is_clear(self.now);
+        if let (false, None, Some(at)) = (clear, sight.lost_since, sight.clear_at) {
+            self.wake(at);
+        }
+        clear
+    }
+
     pub fn rollout_id(&self) -> Identity {
         identity(&self.obs.rollout.metadata)
     }
@@ -125,7 +135,10 @@ impl<'a> Pass<'a> {
     pub fn say(&mut self, phase: RolloutPhase, reason: Reason) {
         self.status.phase = Some(phase);
         self.status.message = Some(reason.to_string());
-        let ready = !matches!(reason.code(), "WorkloadMissing" | "WorkloadTaken" | "InvalidPlan");
+        let ready = !matches!(
+            reason.code(),
+            "WorkloadMissing" | "WorkloadTaken" | "InvalidPlan" | "ReleaseUnreadable"
+        );
         let message = if ready { String::new() } else { reason.to_string() };
         self.condition("Ready", ready, if ready { "Governed" } else { reason.code() }, &message);
         self.reasons.push(reason);

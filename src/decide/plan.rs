@@ -71,6 +71,11 @@ pub fn planned_looks(steps: &[PlannedStep], interval_seconds: f64) -> u32 {
     }
 }
 
+/// The name of a Release.
+pub(super) fn release_name(rollout: &str, revision: &str, attempt: i32) -> String {
+    if attempt > 1 { format!("{rollout}-{revision}-{attempt}") } else { format!("{rollout}-{revision}") }
+}
+
 /// A change that is out already, past the brake.
 pub(super) struct Out {
     /// The workload's own ReplicaSet of it.
@@ -107,13 +112,9 @@ pub(super) fn release(
         from_secs(u64::try_from(workload.progress_deadline_seconds.clamp(1, 86_400 * 7)).unwrap_or(600))
     });
     let rollout_name = rollout.metadata.name.clone().unwrap_or_default();
-    let mut name = format!("{rollout_name}-{}", workload.revision);
-    if attempt > 1 {
-        name = format!("{name}-{attempt}");
-    }
     Ok(Release {
         metadata: ObjectMeta {
-            name: Some(name),
+            name: Some(release_name(&rollout_name, &workload.revision, attempt)),
             namespace: rollout.metadata.namespace.clone(),
             labels: Some([(api::ROLLOUT_LABEL.to_owned(), rollout_name.clone())].into()),
             owner_references: Some(vec![owner(rollout)]),

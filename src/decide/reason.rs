@@ -192,6 +192,15 @@ pub enum Reason {
         /// Its name.
         rollout: String,
     },
+    /// The watches were interrupted: what the pods did meanwhile is not known yet.
+    OutOfSight,
+    /// The running Release cannot be read.
+    Unreadable {
+        /// Its name.
+        release: String,
+        /// Why.
+        detail: String,
+    },
     /// The workload is not complete for the first time.
     FirstRevision,
     /// Nothing is on its way.
@@ -282,6 +291,8 @@ impl Reason {
             Self::BrakeMissing { .. } => "BrakeMissing",
             Self::WorkloadMissing { .. } => "WorkloadMissing",
             Self::Rival { .. } => "WorkloadTaken",
+            Self::OutOfSight => "OutOfSight",
+            Self::Unreadable { .. } => "ReleaseUnreadable",
             Self::FirstRevision => "FirstRevision",
             Self::Stable => "Stable",
             Self::RolloutPaused => "RolloutPaused",
@@ -415,6 +426,14 @@ impl fmt::Display for Reason {
             Self::Rival { rollout } => {
                 write!(f, "Rollout {rollout} is older and governs this workload; delete one of the two")
             }
+            Self::OutOfSight => write!(
+                f,
+                "held: the watches of the API server were interrupted; waiting to learn what the pods did meanwhile"
+            ),
+            Self::Unreadable { release, detail } => write!(
+                f,
+                "held: this version of Belay cannot read the running Release {release} ({detail}); install the version that wrote it, or delete the Release, which takes its canary away"
+            ),
             Self::FirstRevision => {
                 write!(f, "waiting for the workload's first revision to be complete and available")
             }

@@ -38,6 +38,20 @@ pub(super) fn decide(pass: &mut Pass<'_>) {
     prune(pass);
 }
 
+/// Whether a release runs that this version cannot read. Then everything stays as it is: another version drives it,
+/// and a second release beside it, or taking its canary for a stray, would break the promises of the first.
+pub(super) fn is_unreadable(pass: &mut Pass<'_>) -> bool {
+    let Some(unread) = pass.obs.unread.iter().find(|unread| !unread.ended) else { return false };
+    let reason = Reason::Unreadable { release: unread.name.clone(), detail: unread.detail.clone() };
+    let told = pass.obs.rollout.status.as_ref().and_then(|s| s.message.as_ref()) == Some(&reason.to_string());
+    pass.say(RolloutPhase::Held, reason.clone());
+    pass.record_rollout();
+    if !told {
+        pass.announce(None, "Held", true, "Unreadable", reason);
+    }
+    true
+}
+
 /// A release that ended as promoted says what is stable, even if the Rollout's status was not written.
 fn learn_promotion(pass: &mut Pass<'_>, workload: &Workload) {
     let last = pass
@@ -185,7 +199,13 @@ fn is_out(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision, rs: &Repl
 /// The how-many-eth attempt with the present revision comes next.
 fn next_attempt(pass: &Pass<'_>, workload: &Workload) -> i32 {
     let attempts = pass.obs.releases.iter().filter(|r| r.spec.to.revision == workload.revision);
-    attempts.map(|r| r.spec.attempt).max().unwrap_or(0).saturating_add(1)
+    let next = attempts.map(|r| r.spec.attempt).max().unwrap_or(0).saturating_add(1);
+    // One that cannot be read has its name all the same.
+    let taken = |attempt: i32| {
+        let name = plan::release_name(&pass.rollout_id().name, &workload.revision, attempt);
+        pass.obs.unread.iter().any(|unread| unread.name == name)
+    };
+    (next..i32::MAX).find(|attempt| !taken(*attempt)).unwrap_or(i32::MAX)
 }
 
 fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {

@@ -1,14 +1,19 @@
 //! Everything that is known of the cluster, and the observation of one Rollout made from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
+use tracing::warn;
 
+use super::sight::Watches;
 use super::store::{Key, Store};
+use super::unread::Unread;
 use super::views;
 use crate::api::{BrakeForm, Release, Rollout};
 use crate::cluster::Resource;
-use crate::decide::{Autoscaler, Brake, Observation, Pod, ReplicaSet, Workload};
+use crate::decide::{Autoscaler, Brake, Identity, Observation, Pod, ReplicaSet, Workload};
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,8 +47,10 @@ pub struct Cache {
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
     autoscalers: Store<(String, String, Autoscaler)>,
-    /// Objects of our own kinds that this program cannot read, and why.
-    unreadable: BTreeMap<Key, String>,
+    /// Objects of our own kinds that this program cannot read.
+    unread_rollouts: Store<Unread>,
+    unread_releases: Store<Unread>,
+    watches: Watches,
     brake: Option<Brake>,
 }
 
@@ -78,11 +85,32 @@ impl Cache {
         self.releases.all().map(|(_, release)| release)
     }
 
+    /// How many Rollouts and Releases this program cannot read.
+    pub fn unreadable(&self) -> (usize, usize) {
+        (self.unread_rollouts.all().count(), self.unread_releases.all().count())
+    }
+
+    /// The watch of a kind is interrupted: what is known of it may be out of date.
+    pub fn lost(&mut self, kind: Kind, now: Timestamp) {
+        self.watches.lost(kind, now);
+    }
+
+    /// The watch of a kind is answered. Returns the Rollouts to decide anew if it was interrupted.
+    pub fn found(&mut self, kind: Kind, now: Timestamp) -> Vec<Key> {
+        if self.watches.found(kind, now) { self.keys() } else { Vec::new() }
+    }
+
     /// A listing of a kind begins.
     pub fn begin(&mut self, kind: Kind) {
         match kind {
-            Kind::Rollouts => self.rollouts.begin(),
-            Kind::Releases => self.releases.begin(),
+            Kind::Rollouts => {
+                self.rollouts.begin();
+                self.unread_rollouts.begin();
+            }
+            Kind::Releases => {
+                self.releases.begin();
+                self.unread_releases.begin();
+            }
             Kind::Deployments => self.deployments.begin(),
             Kind::ReplicaSets => self.replica_sets.begin(),
             Kind::Pods => self.pods.begin(),
@@ -95,12 +123,12 @@ impl Cache {
         match kind {
             Kind::Rollouts => {
                 let first = !self.rollouts.synced();
-                drop(self.rollouts.finish());
+                drop((self.rollouts.finish(), self.unread_rollouts.finish()));
                 if first {
                     self.drop_history();
                 }
             }
-            Kind::Releases => drop(self.releases.finish()),
+            Kind::Releases => drop((self.releases.finish(), self.unread_releases.finish())),
             Kind::Deployments => drop(self.deployments.finish()),
             Kind::ReplicaSets => drop(self.replica_sets.finish()),
             Kind::Pods => drop(self.pods.finish()),
@@ -114,36 +142,8 @@ impl Cache {
         let id = views::identity(object);
         let key = (id.namespace.clone(), id.name.clone());
         match kind {
-            Kind::Rollouts => match serde_json::from_value::<Rollout>(object.clone()) {
-                Ok(rollout) => {
-                    self.unreadable.remove(&key);
-                    let name = rollout.spec.workload_ref.name.clone();
-                    let before = self.rollouts.get(&key.0, &key.1).and_then(stable_of).map(ToOwned::to_owned);
-                    if !self.rollouts.put(id, rollout) {
-                        return Vec::new();
-                    }
-                    if let Some(before) = before {
-                        self.trim(&key.0, &before);
-                    }
-                    // Its rivals, too.
-                    self.of_workload(&key.0, &name)
-                }
-                Err(error) => {
-                    self.rollouts.remove(&id);
-                    self.unreadable.insert(key, error.to_string());
-                    Vec::new()
-                }
-            },
-            Kind::Releases => match serde_json::from_value::<Release>(object.clone()) {
-                Ok(release) => {
-                    let rollout = (key.0.clone(), release.spec.rollout.clone());
-                    changed(self.releases.put(id, release), rollout)
-                }
-                Err(error) => {
-                    self.unreadable.insert(key, error.to_string());
-                    Vec::new()
-                }
-            },
+            Kind::Rollouts => self.put_rollout(id, object),
+            Kind::Releases => self.put_release(id, object),
             Kind::Deployments => {
                 let changed = self.deployments.put(id, views::deployment(object));
                 if changed { self.of_workload(&key.0, &key.1) } else { Vec::new() }
@@ -172,17 +172,85 @@ impl Cache {
         }
     }
 
+    fn put_rollout(&mut self, id: Identity, object: &Value) -> Vec<Key> {
+        let namespace = id.namespace.clone();
+        match Rollout::deserialize(object) {
+            Ok(rollout) => {
+                if self.unread_rollouts.is_past(&id) {
+                    return Vec::new();
+                }
+                self.unread_rollouts.let_go(&id);
+                let workload = rollout.spec.workload_ref.name.clone();
+                let before =
+                    self.rollouts.get(&namespace, &id.name).and_then(stable_of).map(ToOwned::to_owned);
+                if !self.rollouts.put(id, rollout) {
+                    return Vec::new();
+                }
+                if let Some(before) = before {
+                    self.trim(&namespace, &before);
+                }
+                // Its rivals, too.
+                self.of_workload(&namespace, &workload)
+            }
+            Err(error) => {
+                if self.rollouts.is_past(&id) {
+                    return Vec::new();
+                }
+                self.rollouts.let_go(&id);
+                let unread = Unread::new(object, &error);
+                let workload = unread.workload.clone().unwrap_or_default();
+                let (rollout, detail) = (id.name.clone(), unread.view.detail.clone());
+                if !self.unread_rollouts.put(id, unread) {
+                    return Vec::new();
+                }
+                warn!(%namespace, %rollout, error = %detail, "a Rollout cannot be read; it is left alone");
+                self.of_workload(&namespace, &workload)
+            }
+        }
+    }
+
+    fn put_release(&mut self, id: Identity, object: &Value) -> Vec<Key> {
+        let namespace = id.namespace.clone();
+        match Release::deserialize(object) {
+            Ok(release) => {
+                if self.unread_releases.is_past(&id) {
+                    return Vec::new();
+                }
+                let rollout = (namespace, release.spec.rollout.clone());
+                self.unread_releases.let_go(&id);
+                if self.releases.put(id, release) { vec![rollout] } else { Vec::new() }
+            }
+            Err(error) => {
+                if self.releases.is_past(&id) {
+                    return Vec::new();
+                }
+                self.releases.let_go(&id);
+                let unread = Unread::new(object, &error);
+                let rollout = unread.rollout.clone().map(|name| (namespace.clone(), name));
+                let (release, detail) = (id.name.clone(), unread.view.detail.clone());
+                if !self.unread_releases.put(id, unread) {
+                    return Vec::new();
+                }
+                warn!(%namespace, %release, error = %detail, "a Release cannot be read; it is left alone");
+                rollout.into_iter().collect()
+            }
+        }
+    }
+
     /// Forgets an object. Returns the Rollouts it concerned.
     pub fn remove(&mut self, kind: Kind, object: &Value) -> Vec<Key> {
         let id = views::identity(object);
         let namespace = id.namespace.clone();
         match kind {
-            Kind::Rollouts => match self.rollouts.remove(&id) {
-                Some(rollout) => self.of_workload(&namespace, &rollout.spec.workload_ref.name),
-                None => Vec::new(),
-            },
+            Kind::Rollouts => {
+                let unread = self.unread_rollouts.remove(&id).and_then(|unread| unread.workload);
+                let read = self.rollouts.remove(&id).map(|rollout| rollout.spec.workload_ref.name);
+                read.or(unread).map(|name| self.of_workload(&namespace, &name)).unwrap_or_default()
+            }
             Kind::Releases => {
-                self.releases.remove(&id).map(|r| (namespace, r.spec.rollout)).into_iter().collect()
+                let unread = self.unread_releases.remove(&id).and_then(|unread| unread.rollout);
+                let read = self.releases.remove(&id).map(|release| release.spec.rollout);
+                read.or(unread).map(|name| (namespace, name)).into_iter().collect()
             }
             Kind::Deployments => {
                 self.deployments.remove(&id);
@@ -223,7 +291,7 @@ impl Cache {
     }
 
     /// Forgets an object of ours that the API server says is gone.
-    pub fn buried(&mut self, resource: Resource, id: &crate::decide::Identity) {
+    pub fn buried(&mut self, resource: Resource, id: &Identity) {
         match resource {
             Resource::ReplicaSets => drop(self.replica_sets.remove(id)),
             Resource::Releases => drop(self.releases.remove(id)),
@@ -311,6 +379,9 @@ impl Cache {
             .filter(|(kind, target, _)| kind == "Deployment" && *target == rollout.spec.workload_ref.name)
             .map(|(_, _, view)| view.clone())
             .collect();
+        let unread =
+            self.unread_releases.of(namespace).filter(|unread| unread.rollout.as_ref() == Some(name));
+        let unread = unread.map(|unread| unread.view.clone()).collect();
         Some(Observation {
             rival: self.rival(&rollout),
             rollout,
@@ -318,7 +389,9 @@ impl Cache {
             replica_sets,
             pods,
             releases,
+            unread,
             autoscalers,
+            sight: self.watches.sight(),
             brake: self
                 .brake
                 .clone()
@@ -334,12 +407,19 @@ impl Cache {
             (r.metadata.creation_timestamp.as_ref().map(|t| t.0), r.metadata.name.clone().unwrap_or_default())
         };
         let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
-        self.rollouts
+        let workload = &rollout.spec.workload_ref.name;
+        let read = self
+            .rollouts
             .of(namespace)
-            .filter(|r| r.spec.workload_ref.name == rollout.spec.workload_ref.name)
-            .filter(|r| r.metadata.deletion_timestamp.is_none() && age(r) < age(rollout))
-            .min_by_key(|r| age(r))
-            .and_then(|r| r.metadata.name.clone())
+            .filter(|r| r.spec.workload_ref.name == *workload && r.metadata.deletion_timestamp.is_none())
+            .map(age);
+        // One that cannot be read governs its workload all the same.
+        let unread = self
+            .unread_rollouts
+            .of(namespace)
+            .filter(|unread| unread.workload.as_ref() == Some(workload))
+            .map(|unread| (unread.created, unread.view.name.clone()));
+        read.chain(unread).filter(|other| *other < age(rollout)).min().map(|(_, name)| name)
     }
 }
 
@@ -350,10 +430,6 @@ fn stable_of(rollout: &Rollout) -> Option<&str> {
 
 fn key_of(rollout: &Rollout) -> Option<Key> {
     Some((rollout.metadata.namespace.clone()?, rollout.metadata.name.clone()?))
-}
-
-fn changed(changed: bool, key: Key) -> Vec<Key> {
-    if changed { vec![key] } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -4,7 +4,11 @@
 //! May touch: `api`, `decide`'s types, `cluster`'s names of kinds. Must never: decide, or write anything.
 
 mod cache;
+mod sight;
 mod store;
+#[cfg(test)]
+mod tests;
+mod unread;
 mod views;
 mod watch;
 

@@ -65,17 +65,31 @@ impl<T> Store<T> {
 
     /// Forgets an object that is gone.
     pub fn remove(&mut self, id: &Identity) -> Option<T> {
-        let key = (id.namespace.clone(), id.name.clone());
         if self.buried.len() >= BURIED {
             self.buried.pop_front();
         }
         if !self.buried.contains(&id.uid) {
             self.buried.push_back(id.uid.clone());
         }
+        self.let_go(id)
+    }
+
+    /// Forgets an object that is still there: it can come back.
+    pub fn let_go(&mut self, id: &Identity) -> Option<T> {
+        let key = (id.namespace.clone(), id.name.clone());
         match self.objects.get(&key) {
             Some((known, _)) if known.uid == id.uid => self.objects.remove(&key).map(|(_, object)| object),
             _ => None,
         }
+    }
+
+    /// Whether this is not news: a later state of the object is known, or that it was deleted.
+    pub fn is_past(&self, id: &Identity) -> bool {
+        let known = self.objects.get(&(id.namespace.clone(), id.name.clone())).map(|(known, _)| known);
+        let later =
+            known.filter(|known| known.uid == id.uid && known.resource_version != id.resource_version);
+        self.buried.contains(&id.uid)
+            || later.is_some_and(|known| !newer(&id.resource_version, &known.resource_version))
     }
 
     /// One object.

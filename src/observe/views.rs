@@ -9,7 +9,7 @@ use crate::decide::{
     Autoscaler, Container, Identity, Owner, Pod, ReplicaSet, Workload, WorkloadKind, revision,
 };
 
-fn text(value: &Value, pointer: &str) -> Option<String> {
+pub(super) fn text(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
 }
 
@@ -21,7 +21,7 @@ fn long(value: &Value, pointer: &str) -> Option<i64> {
     value.pointer(pointer).and_then(Value::as_i64)
 }
 
-fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
+pub(super) fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
     value.pointer(pointer).and_then(Value::as_str).and_then(|t| t.parse().ok())
 }
 
@@ -90,7 +90,10 @@ fn surge(object: &Value, replicas: i32) -> i32 {
     if object.pointer("/spec/strategy/type").and_then(Value::as_str) == Some("Recreate") {
         return 0;
     }
-    let percent = |p: i64| i32::try_from((i64::from(replicas) * p + 99) / 100).unwrap_or(0);
+    let percent = |p: i64| {
+        let pods = i64::from(replicas).saturating_mul(p).saturating_add(99) / 100;
+        i32::try_from(pods).unwrap_or(i32::MAX)
+    };
     match object.pointer("/spec/strategy/rollingUpdate/maxSurge") {
         Some(Value::Number(n)) => n.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0),
         Some(Value::String(s)) => s.trim_end_matches('%').parse().map_or(0, percent),

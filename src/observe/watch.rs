@@ -1,18 +1,27 @@
 //! The watches: the only requests that are made at rest.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
+use http::{Request, Response};
 use kube::api::{ApiResource, DynamicObject};
+use kube::client::Body;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tower::BoxError;
 
 use super::cache::Kind;
 
 /// Seconds after which a watch is asked for anew: a half-open connection is found out within this time.
 const WATCH_SECONDS: u32 = 60;
+/// Longest time until a list or a watch begins to answer. A full page of pods takes a busy API server some seconds.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Errors that are this far apart have nothing to do with each other.
+const CALM: Duration = Duration::from_secs(60);
 
 /// What the brake is made of, in either form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +47,56 @@ pub enum News {
     Finish(Kind),
     /// An object that the brake is made of; `None` when it is gone.
     Brake(Part, Option<Box<Value>>),
-    /// A watch has trouble; it goes on trying.
+    /// The watch of a kind is interrupted, and why; it goes on trying.
+    Lost(Kind, String),
+    /// The watch of a kind is answered: from here on it tells everything, also what it missed.
+    Found(Kind),
+    /// Another watch has trouble; it goes on trying.
     Trouble(String),
+}
+
+/// Waits longer after each error, but never so long that a canary goes unseen for more than some seconds after the
+/// API server is back. (The usual backoff goes to 30 s.)
+#[derive(Debug, Default)]
+struct Waits(u32);
+
+impl Iterator for Waits {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(400) * 2_u32.pow(self.0.min(4));
+        self.0 = self.0.saturating_add(1);
+        Some(wait.min(Duration::from_secs(5)))
+    }
+}
+
+impl Backoff for Waits {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+fn waits() -> ResetTimerBackoff<Waits> {
+    ResetTimerBackoff::new(Waits::default(), CALM)
+}
+
+/// The client of one watch. It tells when the watch is answered, which no event does as long as nothing happens, and
+/// it waits for the beginning of an answer for a bounded time.
+fn telling(client: Client, kind: Kind, news: mpsc::Sender<News>) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, news) = (client.clone(), news.clone());
+        async move {
+            let query = request.uri().query().unwrap_or_default();
+            let watch = query.split('&').any(|part| part == "watch=true");
+            let answer: Response<Body> = tokio::time::timeout(ANSWER, client.send(request)).await??;
+            if watch && answer.status().is_success() {
+                // The receiver is gone only when the process ends.
+                drop(news.send(News::Found(kind)).await);
+            }
+            Ok::<_, BoxError>(answer)
+        }
+    });
+    Client::new(service, "default")
 }
 
 fn resource(kind: Kind) -> ApiResource {
@@ -67,13 +124,14 @@ fn named(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
 
 /// Watches one kind until the receiver is gone.
 pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: mpsc::Sender<News>) {
+    let client = telling(client, kind, news.clone());
     let api: Api<DynamicObject> = match &namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource(kind)),
         None => Api::all_with(client, &resource(kind)),
     };
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
     // What managed which field is a third of an object and nobody here asks for it.
-    let stream = watcher(api, config).default_backoff().modify(|object| {
+    let stream = watcher(api, config).backoff(waits()).modify(|object| {
         object.metadata.managed_fields = None;
     });
     let mut stream = pin!(stream);
@@ -85,7 +143,7 @@ pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: 
             }
             Ok(watcher::Event::Delete(object)) => News::Remove(kind, Box::new(raw(&object))),
             Ok(watcher::Event::InitDone) => News::Finish(kind),
-            Err(error) => News::Trouble(format!("{kind:?}: {error}")),
+            Err(error) => News::Lost(kind, error.to_string()),
         };
         if news.send(item).await.is_err() {
             return;
@@ -103,7 +161,7 @@ pub async fn watch_brake(client: Client, part: Part, name: String, news: mpsc::S
     let api: Api<DynamicObject> =
         Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
     let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(watcher(api, config).backoff(waits()));
     let mut found = None;
     while let Some(event) = stream.next().await {
         let item = match event {
@@ -129,4 +187,20 @@ pub async fn watch_brake(client: Client, part: Part, name: String, news: mpsc::S
 fn raw(object: &DynamicObject) -> Value {
     // Metadata and data were read from JSON, so they go back to JSON.
     serde_json::to_value(object).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_begin_again() {
+        let mut waits = Waits::default();
+        let millis: Vec<u128> = (0..6).filter_map(|_| waits.next()).map(|wait| wait.as_millis()).collect();
+        assert_eq!(millis, [400, 800, 1600, 3200, 5000, 5000]);
+        waits.reset();
+        assert_eq!(waits.next(), Some(Duration::from_millis(400)));
+        waits.0 = u32::MAX;
+        assert_eq!(waits.next(), Some(Duration::from_secs(5)));
+    }
 }

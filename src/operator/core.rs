@@ -121,6 +121,11 @@ impl Core {
                 keys
             }
             News::Finish(kind) => self.cache.finish(kind),
+            News::Lost(kind, _) => {
+                self.cache.lost(kind, now);
+                Vec::new()
+            }
+            News::Found(kind) => self.cache.found(kind, now),
             News::Brake(..) | News::Trouble(_) => Vec::new(),
         };
         self.enqueue(keys, now);

@@ -37,6 +37,12 @@ struct Evidence {
     key: &'static str,
 }
 
+/// Label of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    kind: &'static str,
+}
+
 /// Label of a phase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Phase {
@@ -53,6 +59,7 @@ pub struct Metrics {
     reaction_seconds: Histogram,
     looks: Counter,
     watch_troubles: Counter,
+    unreadable: Family<Named, Gauge>,
     queue: Gauge,
     leader: Gauge,
     releases: Family<Phase, Gauge>,
@@ -76,6 +83,7 @@ impl Default for Metrics {
             reaction_seconds: buckets(),
             looks: Counter::default(),
             watch_troubles: Counter::default(),
+            unreadable: Family::default(),
             queue: Gauge::default(),
             leader: Gauge::default(),
             releases: Family::default(),
@@ -106,6 +114,8 @@ impl Metrics {
         );
         r.register("looks", "Looks at metrics", self.looks.clone());
         r.register("watch_troubles", "Watches that were interrupted", self.watch_troubles.clone());
+        let help = "Objects of our own kinds that this version cannot read and leaves alone";
+        r.register("unreadable_objects", help, self.unreadable.clone());
         r.register("queue_length", "Rollouts that wait for a decision", self.queue.clone());
         r.register("leader", "1 while this process holds the lease; it lapses at rest", self.leader.clone());
         r.register("releases", "Releases by phase", self.releases.clone());
@@ -140,6 +150,14 @@ impl Metrics {
     /// A watch was interrupted.
     pub fn trouble(&self) {
         self.watch_troubles.inc();
+    }
+
+    /// How many Rollouts and Releases cannot be read.
+    pub fn unreadable(&self, (rollouts, releases): (usize, usize)) {
+        for (kind, number) in [("Rollout", rollouts), ("Release", releases)] {
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            self.unreadable.get_or_create(&Named { kind }).set(number);
+        }
     }
 
     /// How many wait.

@@ -211,6 +211,11 @@ impl Loop {
                 self.brake.set(part, object);
                 self.judge_brake();
             }
+            News::Lost(kind, text) => {
+                self.metrics.trouble();
+                warn!(watch = ?kind, error = %text, "a watch was interrupted; it goes on");
+                self.core.take_news(News::Lost(kind, text), now());
+            }
             News::Trouble(text) => {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
@@ -242,6 +247,7 @@ impl Loop {
             self.metrics.releases(self.core.cache().releases(), now());
         }
         self.metrics.queue(self.core.queue().len());
+        self.metrics.unreadable(self.core.cache().unreadable());
     }
 
     fn start_pass(&mut self, pass: Pass) {

@@ -262,6 +262,8 @@ async fn prometheus_is_asked_for_the_raw_series_of_the_pods() {
             result.push(found("web-1", "200", now - 20, "93"));
             result.push(found("web-11", "200", now, "1e3"));
             result.push(found("web-2", "200", now - 301, "55"));
+            result.push(found("web-2", "404", now + 301, "55"));
+            result.push(found("web-3", "200", now, "77"));
             result.push(found("web-12", "200", now, "what"));
         }
         seen.lock().unwrap().push(query);
@@ -280,7 +282,11 @@ async fn prometheus_is_asked_for_the_raw_series_of_the_pods() {
     let (bad, good) = (r#"http_requests_total,code="500""#, r#"http_requests_total,code="200""#);
     let web1 = Reading { bad: series(&[(bad, 7.0)]), total: series(&[(bad, 7.0), (good, 93.0)]) };
     assert_eq!(measured[0].guards, [Some(web1.clone()), Some(web1)]);
-    assert_eq!(measured[1].guards[0], Some(Reading::default()), "a sample that is too old is none");
+    assert_eq!(
+        measured[1].guards[0],
+        Some(Reading::default()),
+        "too old or of the future is none, and another pod's is not its own"
+    );
     assert_eq!(measured[2].guards[0], Some(Reading { bad: series(&[]), total: series(&[(good, 1000.0)]) }));
     assert!(measured[3].guards[0].as_ref().unwrap().total[good].is_nan());
 }

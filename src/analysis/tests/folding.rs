@@ -95,6 +95,41 @@ fn numbers_that_are_none_are_no_data_and_nothing_is_lost() {
 }
 
 #[test]
+fn numbers_that_no_counter_reaches_are_no_data_and_their_sums_stay_finite() {
+    let plan = errors();
+    let mut state = AnalysisState::default();
+    for second in 0..6 {
+        // Each is below the last, as if the counter began again.
+        let huge = 1.7e308 / f64::from(second + 1);
+        let sample = pair(second.into(), reading(huge, huge), reading(1.0, 1000.0));
+        state = fold(&state, &plan, &sample);
+    }
+    assert!(reason(&state).contains("pod web-c: 500 is 28"), "{}", reason(&state));
+    assert_eq!(state.guards[0].totals, Counts::default());
+    let json = serde_json::to_string(&state).unwrap();
+    assert!(!json.contains("null"), "{json}");
+}
+
+#[test]
+fn one_pod_whose_counters_jump_back_counts_from_zero_and_disturbs_no_other() {
+    let plan = errors();
+    let sample = |second: i64, values: [f64; 3]| {
+        let stable = |uid: &str, total| pod(uid, Side::Stable, &[reading(0.0, total)]);
+        let canary = pod("c", Side::Canary, &[reading(0.0, 100.0 * second as f64)]);
+        Sample {
+            at: at(second),
+            outcome: Ok(vec![canary, stable("s", values[0]), stable("t", values[1]), stable("u", values[2])]),
+        }
+    };
+    let looks = [[500.0, 500.0, 500.0], [600.0, 400.0, 600.0], [700.0, 450.0, 700.0], [800.0, 30.0, 800.0]];
+    let samples: Vec<Sample> = (1..).zip(looks).map(|(second, values)| sample(second, values)).collect();
+    let state = folded(&plan, &samples);
+    // 300 of each of the two; of the third 400 from zero, 50, and 30 from zero.
+    assert_eq!(state.guards[0].totals, counts(0.0, 300.0, 0.0, 300.0 + 300.0 + 400.0 + 50.0 + 30.0));
+    assert!(matches!(verdict(&state, &plan), Verdict::Collecting { .. }));
+}
+
+#[test]
 fn without_the_series_of_all_events_there_is_no_data() {
     let only_bad = Some(Reading { bad: series(&[("500", 12.0)]), total: series(&[]) });
     for missing in [only_bad, Some(Reading::default())] {

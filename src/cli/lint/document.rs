@@ -223,7 +223,30 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(
+            lines in proptest::collection::vec(
+                prop_oneof!["[ ]{0,4}[a-z&*!|>-]{0,6}(: ?[a-z0-9'\"{\\[\\]},&*<~-]{0,8})?", ".{0,12}", Just("---".to_owned())],
+                0..8,
+            ),
+            path in "[a-z.\\[\\]0-9-]{0,12}",
+        ) {
+            let text = lines.join("\n");
+            match documents(&text) {
+                Ok(all) => for node in all {
+                    let place = node.locate(&path);
+                    prop_assert!(place.bytes(&text).end <= text.len());
+                    drop((node.json(), node.locate_key(&path)));
+                },
+                Err(error) => prop_assert!(!error_place(&error).1.is_empty()),
+            }
+        }
+    }
 
     #[test]
     fn every_field_has_its_place() {

@@ -8,6 +8,7 @@ mod failures;
 mod people;
 mod random;
 mod restart;
+mod sight;
 mod world;
 
 use serde_json::{Value, json};

@@ -11,17 +11,19 @@ use super::record::Recorder;
 use super::scene::{Plan, Scene, brief, int, steps, text, timeline};
 
 /// A small generator of random numbers, so that a run can be repeated.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    /// From `BELAY_TEST_SEED`, or new; the seed is printed.
+    pub fn new() -> Self {
         let given = std::env::var_os("BELAY_TEST_SEED").and_then(|s| s.to_str()?.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
         eprintln!("BELAY_TEST_SEED={seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// A number below the bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

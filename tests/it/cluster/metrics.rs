@@ -187,9 +187,16 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
         |status: u16, body: String| Response::builder().status(status).body(Body::from(body)).unwrap();
     let vector = |value: &dyn Fn(u32) -> String| {
         let now = belay::clock::now().as_second();
+        let shift = match mode {
+            "past" => -3600,
+            "future" => 3600,
+            _ => 0,
+        };
+        let other = if mode == "other" { "x" } else { "" };
         let pods = fake.pods.lock().unwrap().clone();
         let series: Vec<Value> = (0..).zip(&pods).map(|(i, pod)| {
-            json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now, value(i)]})
+            let pod = format!("{pod}{other}");
+            json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now + shift, value(i)]})
         }).collect();
         json!({"status": "success", "data": {"resultType": "vector", "result": series}}).to_string()
     };
@@ -198,6 +205,8 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
         "html" => answer(200, "<html>sign in</html>".to_owned()),
         "huge" => answer(200, " ".repeat(10 << 20)),
         "nan" => answer(200, vector(&|_| "NaN".to_owned())),
+        "infinite" => answer(200, vector(&|_| "+Inf".to_owned())),
+        "negative" => answer(200, vector(&|_| "-5".to_owned())),
         "empty" => answer(
             200,
             json!({"status": "success", "data": {"resultType": "vector", "result": []}}).to_string(),
@@ -229,17 +238,25 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
         ("html", "did not answer with the JSON of a query"),
         ("huge", "is larger than 4194304 bytes"),
         ("nan", "is NaN"),
+        ("infinite", "is inf"),
+        ("negative", "is -5"),
         ("empty", "has no series of http_requests_total"),
+        // As if there were none: what is too old, of the future, or of other pods is none of these pods'.
+        ("past", "has no series of http_requests_total"),
+        ("future", "has no series of http_requests_total"),
+        ("other", "has no series of http_requests_total"),
         ("silent", "did not answer within"),
     ];
     let mut held = 0;
     for (mode, words) in ways {
+        let told = scene.operator.logged(words).len();
         *fake.mode.lock().unwrap() = mode;
         let pods = scene.list("v1", "Pod").await;
         *fake.pods.lock().unwrap() = pods.iter().map(|p| text(p, "/metadata/name")).collect();
         // Each look tells the log why; the status is not written for every other word.
         eventually(PATIENCE, &format!("{mode} is told"), async || {
-            if scene.operator.said(words) { Ok(()) } else { Err(brief(&scene.release(&name).await)) }
+            let more = scene.operator.logged(words).len() > told;
+            if more { Ok(()) } else { Err(brief(&scene.release(&name).await)) }
         })
         .await;
         let message = no_data(&scene, &name).await;
@@ -255,6 +272,14 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
             ["CollectingEvidence", "StepTime"].contains(&text(r, "/status/reason").as_str())
         })
         .await;
+    // It dies in the middle: held again, at the weight it has, and told again.
     server.abort();
+    no_data(&scene, &name).await;
+    let release = scene.release(&name).await;
+    assert_eq!(int(&release, "/status/step/index"), 0);
+    assert_eq!(int(&release, "/status/weight/canaryPods"), 2, "{}", brief(&release));
+    assert!(release.pointer("/status/step/runningSince").is_none(), "its clock stands");
+    let told = scene.events(&name).await;
+    assert_eq!(told.iter().filter(|(reason, ..)| reason == "Held").count(), 2, "{told:?}");
     scene.operator.assert_healthy().await;
 }

@@ -196,11 +196,6 @@ impl Operator {
         self.log.lock().unwrap().count
     }
 
-    /// Whether a line of the kept log contains the text.
-    pub fn said(&self, text: &str) -> bool {
-        self.log.lock().unwrap().lines.iter().any(|l| l.contains(text))
-    }
-
     /// The lines of the kept log that contain the text.
     pub fn logged(&self, text: &str) -> Vec<String> {
         self.log.lock().unwrap().lines.iter().filter(|l| l.contains(text)).cloned().collect()

@@ -37,22 +37,26 @@ impl Proxy {
         let forward = Forward { client, counts: counts.clone() };
         let router = Router::new().fallback(forward_one).with_state(forward);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let kubeconfig =
-            std::env::temp_dir().join(format!("belay-proxy-{}-{}", std::process::id(), address.port()));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
-            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "proxy", "user": {}}],
-            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
-        });
-        std::fs::write(&kubeconfig, config.to_string()).unwrap();
-        Self { counts, task, kubeconfig }
+        Self { counts, task, kubeconfig: write_kubeconfig(address) }
     }
 
     /// What was asked since the last call: method and resource; watches as `WATCH`.
     pub fn take(&self) -> Counts {
         std::mem::take(&mut *self.counts.lock().unwrap())
     }
+}
+
+/// A kubeconfig that leads to a proxy at this address.
+pub fn write_kubeconfig(address: std::net::SocketAddr) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("belay-proxy-{}-{}", std::process::id(), address.port()));
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+        "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "proxy", "user": {}}],
+        "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
 }
 
 impl Drop for Proxy {
@@ -89,7 +93,7 @@ async fn forward_one(State(forward): State<Forward>, request: Request) -> Respon
 }
 
 /// The plural in a path, with the subresource.
-fn resource(path: &str) -> String {
+pub fn resource(path: &str) -> String {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.iter().position(|p| *p == "namespaces") {
         Some(at) if parts.len() > at + 2 => {

@@ -33,7 +33,8 @@ impl Recorder {
             let api = namespace.api(&namespace.env.admin, version, kind);
             let seen = seen.clone();
             tasks.push(tokio::spawn(async move {
-                let mut events = watcher(api, watcher::Config::default()).touched_objects().boxed();
+                let mut events =
+                    watcher(api, watcher::Config::default()).default_backoff().touched_objects().boxed();
                 while let Some(event) = events.next().await {
                     if let Ok(object) = event {
                         let mut value = serde_json::to_value::<DynamicObject>(object).unwrap();
@@ -76,9 +77,15 @@ impl Recorder {
 
     /// Asserts that no pod with one of these uids was deleted, unready or restarted before the version `until`.
     pub fn assert_untouched(&self, uids: &[String], until: Option<u64>) {
+        self.assert_untouched_from(uids, 0, until);
+    }
+
+    /// The same, of what happened after the version `from`.
+    pub fn assert_untouched_from(&self, uids: &[String], from: u64, until: Option<u64>) {
         for pod in self.of("Pod") {
             let uid = text(&pod, "/metadata/uid");
-            if !uids.contains(&uid) || until.is_some_and(|v| version(&pod) > v) {
+            let now = version(&pod);
+            if !uids.contains(&uid) || now < from || until.is_some_and(|v| now > v) {
                 continue;
             }
             let name = text(&pod, "/metadata/name");
