@@ -1,8 +1,10 @@
 //! Carries effects out: one write at a time, each with its preconditions, the outcome back as data.
 //!
-//! Purpose: lower an [`Effect`] to one HTTP request and send it with a deadline.
-//! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline.
+//! Purpose: lower an [`Effect`] to one HTTP request and send it with a deadline, while the lease is held.
+//! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline or
+//! after the [`Fence`] fell.
 
+mod fence;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::clock;
 use crate::decide::Effect;
+pub use fence::{Fence, Hold};
 pub use request::{Request, Verb, request};
 
 /// Longest time for one write.
@@ -36,6 +40,12 @@ pub enum ActError {
     /// The API server refused.
     #[error("the API server refused")]
     Refused(#[source] Box<kube::Error>),
+    /// Another process may write by now: nothing was sent.
+    #[error("the lease was lost before the write was sent")]
+    Fenced,
+    /// The lease was lost while the write was under way: it may or may not have been done.
+    #[error("the lease was lost before the write was answered")]
+    GivenUp,
     /// No answer in time: it may or may not have been done.
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Deadline,
@@ -49,21 +59,34 @@ impl ActError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
     }
+
+    /// Whether the lease was lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Fenced | Self::GivenUp)
+    }
 }
 
-/// Sends one effect. `instance` names this process in events.
+/// Sends one effect, while the fence stands. `instance` names this process in events.
 pub async fn send(
     client: &kube::Client,
     effect: &Effect,
     now: jiff::Timestamp,
     instance: &str,
+    fence: &Fence,
 ) -> Result<Outcome, ActError> {
     let request = request(effect, now, instance);
     let http = request.to_http().map_err(|e| ActError::Failed(Box::new(kube::Error::HttpError(e))))?;
-    let Ok(answer) = tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await else {
-        return Err(ActError::Deadline);
+    // The last thing before it goes out: this process may have been stopped for any time since it decided.
+    if !fence.stands(clock::monotonic()) {
+        return Err(ActError::Fenced);
+    }
+    let answer = tokio::select! {
+        // An answer that is there counts, however late.
+        biased;
+        answer = tokio::time::timeout(DEADLINE, client.request::<Value>(http)) => answer,
+        () = fence.fallen() => return Err(ActError::GivenUp),
     };
-    match answer {
+    match answer.map_err(|_| ActError::Deadline)? {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
             let code = status.code;

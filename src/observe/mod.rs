@@ -11,4 +11,4 @@ mod watch;
 pub use cache::{Cache, Kind};
 pub use store::Key;
 pub use views::identity;
-pub use watch::{News, watch, watch_brake};
+pub use watch::{News, watch, watch_brake, watch_lease};

@@ -27,6 +27,8 @@ pub enum News {
     Finish(Kind),
     /// The brake's policy or its binding: true for the policy; `None` when it is gone.
     Brake(bool, Option<Box<Value>>),
+    /// The Lease; `None` when there is none.
+    Lease(Option<Box<Value>>),
     /// A watch has trouble; it goes on trying.
     Trouble(String),
 }
@@ -89,8 +91,25 @@ pub async fn watch_brake(client: Client, policy: bool, name: String, news: mpsc:
     } else {
         ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
     };
-    let api: Api<DynamicObject> =
-        Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
+    let api = Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
+    watch_one(api, kind, &name, news, |object| News::Brake(policy, object)).await;
+}
+
+/// Watches the Lease by which several operators agree on one.
+pub async fn watch_lease(client: Client, namespace: String, name: String, news: mpsc::Sender<News>) {
+    let api =
+        Api::namespaced_with(client, &namespace, &named("coordination.k8s.io", "v1", "Lease", "leases"));
+    watch_one(api, "Lease", &name, news, News::Lease).await;
+}
+
+/// Watches one object by its name.
+async fn watch_one(
+    api: Api<DynamicObject>,
+    kind: &str,
+    name: &str,
+    news: mpsc::Sender<News>,
+    tell: impl Fn(Option<Box<Value>>) -> News,
+) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
     let mut stream = pin!(watcher(api, config).default_backoff());
     let mut found = None;
@@ -104,9 +123,9 @@ pub async fn watch_brake(client: Client, policy: bool, name: String, news: mpsc:
                 found = Some(Box::new(raw(&object)));
                 continue;
             }
-            Ok(watcher::Event::InitDone) => News::Brake(policy, found.take()),
-            Ok(watcher::Event::Apply(object)) => News::Brake(policy, Some(Box::new(raw(&object)))),
-            Ok(watcher::Event::Delete(_)) => News::Brake(policy, None),
+            Ok(watcher::Event::InitDone) => tell(found.take()),
+            Ok(watcher::Event::Apply(object)) => tell(Some(Box::new(raw(&object)))),
+            Ok(watcher::Event::Delete(_)) => tell(None),
             Err(error) => News::Trouble(format!("{kind}: {error}")),
         };
         if news.send(item).await.is_err() {

@@ -10,7 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::act::Hold;
 use crate::api::Release;
+use crate::clock;
 
 /// Labels of a request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +57,10 @@ pub struct Metrics {
     watch_troubles: Counter,
     queue: Gauge,
     leader: Gauge,
+    epoch: Gauge,
+    lost: Counter,
+    /// What the lease was last; whether it still lasts is a question of time.
+    hold: Mutex<Option<Hold>>,
     releases: Family<Phase, Gauge>,
     weight: Family<Of, Gauge<f64, AtomicU64>>,
     step_age: Family<Of, Gauge<i64, AtomicI64>>,
@@ -78,6 +84,9 @@ impl Default for Metrics {
             watch_troubles: Counter::default(),
             queue: Gauge::default(),
             leader: Gauge::default(),
+            epoch: Gauge::default(),
+            lost: Counter::default(),
+            hold: Mutex::default(),
             releases: Family::default(),
             weight: Family::default(),
             step_age: Family::default(),
@@ -108,6 +117,9 @@ impl Metrics {
         r.register("watch_troubles", "Watches that were interrupted", self.watch_troubles.clone());
         r.register("queue_length", "Rollouts that wait for a decision", self.queue.clone());
         r.register("leader", "1 while this process holds the lease; it lapses at rest", self.leader.clone());
+        r.register("lease_epoch", "Number of the last tenure of this process", self.epoch.clone());
+        let help = "Passes that were given up because the lease was lost";
+        r.register("lease_lost", help, self.lost.clone());
         r.register("releases", "Releases by phase", self.releases.clone());
         r.register("release_weight_percent", "Share of the new version", self.weight.clone());
         r.register_with_unit("release_step_age", "Time in this step", Unit::Seconds, self.step_age.clone());
@@ -147,9 +159,19 @@ impl Metrics {
         self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    /// Whether this process holds the lease.
-    pub fn leader(&self, held: bool) {
-        self.leader.set(i64::from(held));
+    /// What this process holds the lease by.
+    pub fn lease(&self, hold: Option<Hold>) {
+        if let Some(hold) = hold {
+            self.epoch.set(i64::try_from(hold.epoch).unwrap_or(i64::MAX));
+        }
+        if let Ok(mut last) = self.hold.lock() {
+            *last = hold;
+        }
+    }
+
+    /// A pass was given up because the lease was lost.
+    pub fn lost(&self) {
+        self.lost.inc();
     }
 
     /// What the releases look like now.
@@ -190,6 +212,8 @@ impl Metrics {
     /// Everything as text.
     pub fn render(&self) -> String {
         self.memory.set(resident_bytes());
+        let held = self.hold.lock().is_ok_and(|hold| hold.is_some_and(|h| h.lasts(clock::monotonic())));
+        self.leader.set(i64::from(held));
         let mut text = String::new();
         if let Ok(registry) = self.registry.lock()
             && prometheus_client::encoding::text::encode(&mut text, &registry).is_err()

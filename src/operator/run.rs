@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use serde_json::Value;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::brake::{BrakeView, discover};
@@ -23,7 +23,7 @@ use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{Resource, client, watching_client};
 use crate::decide::{Decision, Identity, Memory, Observation, decide};
-use crate::observe::{Cache, Key, Kind, News, watch, watch_brake};
+use crate::observe::{Cache, Key, Kind, News, watch, watch_brake, watch_lease};
 use crate::server;
 
 /// Rollouts that are written to at the same time.
@@ -50,7 +50,9 @@ pub(super) enum Report {
 struct Loop {
     client: Client,
     http: Arc<Http>,
-    lease: Arc<Mutex<Lease>>,
+    lease: Arc<Lease>,
+    /// Tenures of other processes that were reckoned with.
+    others: u64,
     metrics: Arc<Metrics>,
     instance: Arc<str>,
     reports: mpsc::Sender<Report>,
@@ -85,15 +87,17 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             watches.spawn(watch_brake(watching.clone(), policy, options.brake.clone(), news_in.clone()));
         }
     }
+    let (namespace, name) = (options.lease_namespace.clone(), options.lease_name.clone());
+    watches.spawn(watch_lease(watching.clone(), namespace.clone(), name.clone(), news_in.clone()));
     drop(news_in);
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
-    let lease =
-        Lease::new(options.lease_namespace.clone(), options.lease_name.clone(), options.instance.clone());
+    let lease = Lease::new(client.clone(), state.metrics.clone(), namespace, name, &options.instance);
     let mut main = Loop {
-        client: client.clone(),
+        client,
         http,
-        lease: Arc::new(Mutex::new(lease)),
+        lease: Arc::new(lease),
+        others: 0,
         metrics: state.metrics.clone(),
         instance: options.instance.as_str().into(),
         reports: reports_in,
@@ -143,7 +147,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     }
     state.ready.store(false, Ordering::Relaxed);
     watches.abort_all();
-    if let Err(error) = main.lease.lock().await.release(&client, now()).await {
+    if let Err(error) = main.lease.release().await {
         warn!(error = %chain(&error), "the lease was not given back; it lapses by itself");
     }
     // The receiver is gone if no pages were served.
@@ -234,6 +238,12 @@ impl Loop {
                 self.judge_brake();
                 Vec::new()
             }
+            News::Lease(object) => {
+                if self.lease.learn(object.as_deref()) {
+                    self.queue.lease_is_free(now());
+                }
+                Vec::new()
+            }
             News::Trouble(text) => {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
@@ -270,7 +280,20 @@ impl Loop {
         }
     }
 
+    /// Drops what is remembered if another process wrote since: what is written counts.
+    fn reckon_with_others(&mut self) {
+        let others = self.lease.others();
+        if others != self.others {
+            self.others = others;
+            self.memory.clear();
+            for (memory, _) in self.pending.values_mut() {
+                *memory = None;
+            }
+        }
+    }
+
     fn end_pass(&mut self, key: &Key, ended: Ended) {
+        self.reckon_with_others();
         let (memory, wake) = self.pending.remove(key).unwrap_or_default();
         // What was decided on may not have happened: then only what is written counts. The looks since are not
         // lost, the counters go on from the last one that is written.
@@ -302,6 +325,9 @@ impl Loop {
             self.queue.forget(&key);
             return;
         };
+        // The ticket first: what is learnt in between makes it void.
+        let ticket = self.lease.ticket();
+        self.reckon_with_others();
         observation.memory = self.memory.get(&key).cloned();
         let running = running(&observation).and_then(|r| r.metadata.uid.clone());
         observation.sample = self
@@ -327,6 +353,7 @@ impl Loop {
         let pass = Writes {
             client: self.client.clone(),
             lease: self.lease.clone(),
+            ticket,
             metrics: self.metrics.clone(),
             instance: self.instance.clone(),
             reports: self.reports.clone(),

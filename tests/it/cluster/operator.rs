@@ -170,7 +170,9 @@ impl Operator {
         );
         let lease = api.get(&lease_name(&self.namespace)).await.unwrap();
         let holder = lease.data.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
-        holder.rsplit('-').next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
+        // HOST-PID, and a number that no other process has.
+        let process = holder.split('_').next().unwrap_or_default();
+        process.rsplit('-').next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
     }
 
     /// Whether the process runs.
