@@ -9,6 +9,9 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -76,16 +79,8 @@ pub async fn send(
 ) -> Result<Outcome, ActError> {
     let request = request(effect, now, instance);
     let http = request.to_http().map_err(|e| ActError::Failed(Box::new(kube::Error::HttpError(e))))?;
-    // The last thing before it goes out: this process may have been stopped for any time since it decided.
-    if !fence.stands(clock::monotonic()) {
-        return Err(ActError::Fenced);
-    }
-    let answer = tokio::select! {
-        // An answer that is there counts, however late.
-        biased;
-        answer = tokio::time::timeout(DEADLINE, client.request::<Value>(http)) => answer,
-        () = fence.fallen() => return Err(ActError::GivenUp),
-    };
+    let answer =
+        while_it_stands(fence, tokio::time::timeout(DEADLINE, client.request::<Value>(http))).await?;
     match answer.map_err(|_| ActError::Deadline)? {
         Ok(value) => Ok(Outcome::Done((value["kind"] != "Status").then_some(value))),
         Err(kube::Error::Api(status)) => {
@@ -100,4 +95,25 @@ pub async fn send(
         }
         Err(error) => Err(ActError::Failed(Box::new(error))),
     }
+}
+
+/// The outcome of `work`, which is not taken a step further once the fence has fallen.
+///
+/// This process may be stopped for any time at any point, also between two steps of a request: while a connection
+/// is made for it, say. So the clock is looked at before each. What is left is the moment in which a request that
+/// was handed over to its connection is on its way to the kernel; for that each write has its own preconditions.
+async fn while_it_stands<T>(fence: &Fence, work: impl Future<Output = T>) -> Result<T, ActError> {
+    let (mut work, mut fallen) = (pin!(work), pin!(fence.fallen()));
+    let mut begun = false;
+    poll_fn(|context| {
+        if !fence.stands(clock::monotonic()) {
+            return Poll::Ready(Err(if begun { ActError::GivenUp } else { ActError::Fenced }));
+        }
+        begun = true;
+        if let Poll::Ready(outcome) = work.as_mut().poll(context) {
+            return Poll::Ready(Ok(outcome));
+        }
+        fallen.as_mut().poll(context).map(|()| Err(ActError::GivenUp))
+    })
+    .await
 }

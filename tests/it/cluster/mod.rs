@@ -12,6 +12,7 @@ mod commands;
 mod crash;
 mod crds;
 mod examples;
+mod failover;
 mod figures;
 mod install;
 mod kill;

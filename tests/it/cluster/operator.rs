@@ -108,7 +108,8 @@ impl Operator {
         self.child = Some(child);
     }
 
-    async fn wait_until_ready(&mut self) {
+    /// Waits until it knows all objects.
+    pub async fn wait_until_ready(&mut self) {
         let started = Instant::now();
         loop {
             assert!(self.is_running(), "the operator ended by itself");
@@ -134,6 +135,12 @@ impl Operator {
     pub async fn restart(&mut self) {
         self.kill();
         self.drop_lease().await;
+        self.spawn();
+    }
+
+    /// Starts it again when it is no more; does not wait, and leaves the lease as it is.
+    pub fn start_again(&mut self) {
+        self.kill();
         self.spawn();
     }
 
