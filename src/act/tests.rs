@@ -192,9 +192,9 @@ mod sending {
         (kube::Client::new(router, "default"), reached)
     }
 
-    fn tenure(epoch: u64, left: Duration) -> Option<Hold> {
+    fn tenure(epoch: u64, left: Duration) -> Hold {
         let sent = monotonic();
-        Some(Hold { epoch, sent, deadline: sent + left })
+        Hold { epoch, sent, deadline: sent + left }
     }
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -207,7 +207,7 @@ mod sending {
     #[tokio::test]
     async fn a_write_goes_out_while_the_fence_stands() {
         let (client, reached) = server(Duration::ZERO);
-        let (_sender, hold) = watch::channel(tenure(1, LONG));
+        let (_sender, hold) = watch::channel(Some(tenure(1, LONG)));
         let done = sent(&client, &Fence::new(1, hold)).await.unwrap();
         assert!(matches!(done, Outcome::Done(Some(object)) if object["kind"] == "ReplicaSet"));
         assert_eq!(reached.load(Ordering::SeqCst), 1);
@@ -216,7 +216,7 @@ mod sending {
     #[tokio::test]
     async fn nothing_is_sent_after_it_fell_or_in_another_tenure() {
         let (client, reached) = server(Duration::ZERO);
-        for (hold, epoch) in [(None, 1), (tenure(1, Duration::ZERO), 1), (tenure(2, LONG), 1)] {
+        for (hold, epoch) in [(None, 1), (Some(tenure(1, Duration::ZERO)), 1), (Some(tenure(2, LONG)), 1)] {
             let (_sender, hold) = watch::channel(hold);
             assert!(matches!(sent(&client, &Fence::new(epoch, hold)).await, Err(ActError::Fenced)));
         }
@@ -226,13 +226,13 @@ mod sending {
     #[tokio::test]
     async fn a_write_under_way_is_given_up_when_it_falls_and_not_when_it_is_renewed() {
         let (client, reached) = server(LONG);
-        let (sender, hold) = watch::channel(tenure(1, LONG));
+        let (sender, hold) = watch::channel(Some(tenure(1, LONG)));
         let fence = Fence::new(1, hold);
         let write = tokio::spawn(async move { sent(&client, &fence).await });
         while reached.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        sender.send_replace(tenure(1, LONG + LONG));
+        sender.send_replace(Some(tenure(1, LONG + LONG)));
         tokio::task::yield_now().await;
         assert!(!write.is_finished());
         sender.send_replace(None);

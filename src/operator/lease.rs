@@ -82,6 +82,11 @@ impl Lease {
         self.candidate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until no request is under way. Not for long: many may wait while the API server does not answer.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LeaseError> {
+        tokio::time::timeout(DEADLINE, self.turn.lock()).await.map_err(|_| LeaseError::Deadline)
+    }
+
     /// Tells the writes under way what the candidate has now.
     fn publish(&self, candidate: &Candidate) {
         let hold = candidate.hold(monotonic());
@@ -112,7 +117,7 @@ impl Lease {
         if let Some(outcome) = self.outcome(ticket).1 {
             return outcome;
         }
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         for _ in 0..REQUESTS {
             match self.outcome(ticket) {
                 (_, Some(outcome)) => return outcome,
@@ -160,14 +165,14 @@ impl Lease {
     }
 
     async fn renew(self: Arc<Self>, epoch: u64) -> Result<(), LeaseError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let step = self.candidate().keep(epoch, monotonic());
         self.take_step(step).await
     }
 
     /// Gives the lease back, so that the next process need not wait.
     pub async fn release(&self) -> Result<(), LeaseError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let request = {
             let mut candidate = self.candidate();
             let request = candidate.release(now());
@@ -226,5 +231,140 @@ async fn send(client: &Client, request: Request) -> Result<Answer, LeaseError> {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Answer::Absent),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(Answer::Conflict),
         Err(error) => Err(LeaseError::Request(Box::new(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::extract::Request as Asked;
+    use axum::http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct State {
+        lease: Option<Value>,
+        /// What the next requests are answered with; 200 for what is right.
+        codes: VecDeque<u16>,
+        /// Methods and holders.
+        asked: Vec<String>,
+    }
+
+    /// An API server that keeps one Lease.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<State>>);
+
+    impl Server {
+        fn refusing(codes: &[u16]) -> Self {
+            let server = Self::default();
+            server.0.lock().unwrap().codes.extend(codes);
+            server
+        }
+
+        async fn answer(self, request: Asked) -> (StatusCode, String) {
+            let (head, body) = request.into_parts();
+            let body = to_bytes(body, 1 << 20).await.unwrap();
+            let mut state = self.0.lock().unwrap();
+            let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let holder = sent.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
+            state.asked.push(format!("{} {}", head.method, holder.split('_').next().unwrap_or_default()));
+            let refusal = state.codes.pop_front().filter(|code| *code != 200);
+            let code = refusal.or((head.method == "GET" && state.lease.is_none()).then_some(404));
+            if let Some(code) = code {
+                let status = json!({"kind": "Status", "status": "Failure", "message": "no", "code": code});
+                return (StatusCode::from_u16(code).unwrap(), status.to_string());
+            }
+            if head.method != "GET" {
+                let mut lease = sent;
+                lease["metadata"]["resourceVersion"] = json!(state.asked.len().to_string());
+                state.lease = Some(lease);
+            }
+            (StatusCode::OK, state.lease.clone().unwrap().to_string())
+        }
+
+        fn lease(&self) -> Arc<Lease> {
+            let server = self.clone();
+            let router = Router::new().fallback(move |request: Asked| server.clone().answer(request));
+            let client = Client::new(router, "default");
+            Arc::new(Lease::new(client, Arc::default(), "ns".into(), "belay".into(), "me"))
+        }
+
+        fn asked(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap().asked)
+        }
+    }
+
+    async fn ensure(lease: Arc<Lease>) -> Result<Fence, LeaseError> {
+        let mut ticket = lease.ticket();
+        lease.ensure(&mut ticket).await
+    }
+
+    #[tokio::test]
+    async fn one_request_serves_all_passes_that_wait_for_it() {
+        let server = Server::default();
+        let lease = server.lease();
+        let passes = (0..5).map(|_| tokio::spawn(ensure(lease.clone())));
+        for pass in futures::future::join_all(passes).await {
+            assert_eq!(pass.unwrap().unwrap().epoch(), 1);
+        }
+        assert_eq!(server.asked(), ["GET ", "POST me"]);
+    }
+
+    #[tokio::test]
+    async fn given_back_the_fence_has_fallen_and_the_lease_is_free() {
+        let server = Server::default();
+        let lease = server.lease();
+        let fence = ensure(lease.clone()).await.unwrap();
+        assert_eq!(fence.epoch(), 1);
+        lease.release().await.unwrap();
+        assert!(!fence.stands(monotonic()));
+        assert_eq!(server.asked(), ["GET ", "POST me", "PUT "]);
+        lease.release().await.unwrap();
+        assert_eq!(server.asked(), [""; 0], "it is not given back twice");
+        assert!(lease.metrics.render().contains("belay_leader 0\n"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_error_and_whoever_was_slower_looks_again() {
+        let server = Server::refusing(&[200, 403]);
+        let lease = server.lease();
+        assert!(matches!(ensure(lease.clone()).await, Err(LeaseError::Request(_))));
+        assert_eq!(server.asked(), ["GET ", "POST me"]);
+        let server = Server::refusing(&[200, 409]);
+        let lease = server.lease();
+        assert!(ensure(lease).await.is_ok());
+        assert_eq!(server.asked(), ["GET ", "POST me", "GET ", "POST me"]);
+        let server = Server::refusing(&[200, 409, 200, 409, 200, 409, 200, 409]);
+        assert!(matches!(ensure(server.lease()).await, Err(LeaseError::Contended)));
+    }
+
+    #[tokio::test]
+    async fn it_is_renewed_while_somebody_keeps_it_and_keeping_ends_with_the_tenure() {
+        let server = Server::default();
+        let lease = server.lease();
+        // Longer than a tenure that nobody renews. On a machine that stands still for seconds it may lapse all the same.
+        let (fence, kept) = loop {
+            let fence = ensure(lease.clone()).await.unwrap();
+            let kept = tokio::spawn(lease.clone().keep(fence.epoch()));
+            server.asked();
+            while server.0.lock().unwrap().asked.len() < 3 && !kept.is_finished() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if !kept.is_finished() {
+                break (fence, kept);
+            }
+        };
+        assert_eq!(server.asked(), ["PUT me", "PUT me", "PUT me"]);
+        let other = json!({"metadata": {"resourceVersion": "99"}, "spec": {"holderIdentity": "other", "leaseTransitions": 1000}});
+        assert!(!lease.learn(Some(&other)));
+        kept.await.unwrap();
+        assert!(!fence.stands(monotonic()));
+        assert_eq!(lease.others(), 1);
+        assert!(matches!(ensure(lease).await, Err(LeaseError::Held { holder, .. }) if holder == "other"));
     }
 }

@@ -232,3 +232,25 @@ fn resident_bytes() -> i64 {
     let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_leader_is_who_holds_the_lease_when_it_is_asked() {
+        let metrics = Metrics::default();
+        assert!(metrics.render().contains("belay_leader 0\n"));
+        let sent = clock::monotonic();
+        let hold = |left| Some(Hold { epoch: 7, sent, deadline: sent + left });
+        metrics.lease(hold(Duration::from_secs(3600)));
+        assert!(metrics.render().contains("belay_leader 1\n"));
+        metrics.lease(hold(Duration::ZERO));
+        metrics.lost();
+        let lapsed = metrics.render();
+        assert!(lapsed.contains("belay_leader 0\n") && lapsed.contains("belay_lease_lost_total 1\n"));
+        assert!(lapsed.contains("belay_lease_epoch 7\n"), "{lapsed}");
+    }
+}

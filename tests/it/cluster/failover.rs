@@ -492,7 +492,10 @@ async fn one_that_was_stopped_for_longer_than_the_lease_writes_nothing_until_it_
         .any(|w| w.operator == leader && w.at > since && w.lease.is_some() && w.version < write.version);
     assert!(acquired, "it has the lease again before it writes");
     pair.assert_sound();
-    assert!(pair.operators[leader].page("/metrics").await.unwrap().1.contains("belay_leader 1"));
+    let figures = pair.operators[leader].page("/metrics").await.unwrap().1;
+    let epoch = figures.lines().find_map(|l| l.strip_prefix("belay_lease_epoch ")).map(str::parse::<u32>);
+    assert!(epoch.is_some_and(|e| e.is_ok_and(|e| e > 2)), "{figures}");
+    assert!(figures.contains("belay_leader ") && figures.contains("belay_lease_lost_total "), "{figures}");
     pair.operators[leader].assert_healthy().await;
 }
 
