@@ -4,6 +4,7 @@
 //! Purpose: one request about the Lease at a time, each with a deadline. May touch: the clock, the API server.
 //! Must never: decide who may write; [`super::candidate`] has the rules.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub enum LeaseError {
     /// No answer in time.
     #[error("no answer about the lease within {} s", DEADLINE.as_secs())]
     Deadline,
+    /// This process is about to end.
+    #[error("this process ends")]
+    Closed,
     /// Others were quicker, again and again.
     #[error("the lease changes too fast")]
     Contended,
@@ -55,6 +59,7 @@ pub struct Lease {
     hold: watch::Sender<Option<Hold>>,
     /// Held during a request: the next one is to know its outcome.
     turn: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
 }
 
 impl Lease {
@@ -74,6 +79,7 @@ impl Lease {
             candidate: Mutex::new(Candidate::new(namespace, name, me)),
             hold: watch::Sender::new(None),
             turn: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -114,6 +120,9 @@ impl Lease {
 
     /// Makes sure that the lease is held for long enough to write something of this pass.
     pub async fn ensure(&self, ticket: &mut Ticket) -> Result<Fence, LeaseError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(LeaseError::Closed);
+        }
         if let Some(outcome) = self.outcome(ticket).1 {
             return outcome;
         }
@@ -168,6 +177,11 @@ impl Lease {
         let _turn = self.turn().await?;
         let step = self.candidate().keep(epoch, monotonic());
         self.take_step(step).await
+    }
+
+    /// Begins no further write: this process ends, and another is to go on soon.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Gives the lease back, so that the next process need not wait.
@@ -325,7 +339,9 @@ mod tests {
         assert!(!fence.stands(monotonic()));
         assert_eq!(server.asked(), ["GET ", "POST me", "PUT "]);
         lease.release().await.unwrap();
-        assert_eq!(server.asked(), [""; 0], "it is not given back twice");
+        lease.close();
+        assert!(matches!(ensure(lease.clone()).await, Err(LeaseError::Closed)));
+        assert_eq!(server.asked(), [""; 0], "it is not given back twice, nor taken any more");
         assert!(lease.metrics.render().contains("belay_leader 0\n"));
     }
 

@@ -32,6 +32,8 @@ const CONCURRENCY: usize = 16;
 const BACKLOG: usize = 4096;
 /// Longest time for one look, all pods together.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
+/// How long passes may go on at the end: what is left of them then is for whoever takes over.
+const HANDOVER: Duration = Duration::from_millis(500);
 /// How long running writes are waited for at the end.
 const GRACE: Duration = Duration::from_secs(12);
 
@@ -131,9 +133,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
             () = &mut asked, if !ending => {
                 info!("asked to end; finishing the writes that run");
                 ending = true;
-                let grace = GRACE;
+                let lease = main.lease.clone();
                 tokio::spawn(async move {
-                    tokio::time::sleep(grace).await;
+                    tokio::time::sleep(HANDOVER).await;
+                    lease.close();
+                    tokio::time::sleep(GRACE).await;
                     error!("writes did not end in time");
                     std::process::exit(1);
                 });

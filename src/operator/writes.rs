@@ -58,10 +58,11 @@ impl Writes {
         match self.lease.ensure(ticket).await {
             Ok(fence) => Ok(fence),
             Err(LeaseError::Held { holder, after }) => {
-                info!(%holder, "another process writes");
+                debug!(%holder, "another process writes");
                 let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
                 Err(Ended::NotLeader(now().checked_add(after).unwrap_or(Timestamp::MAX)))
             }
+            Err(LeaseError::Closed) => Err(Ended::Stale),
             Err(LeaseError::Lost) => {
                 if ticket.is_bound() {
                     self.lost("the rest of a pass is dropped");
