@@ -1,18 +1,25 @@
 //! Carries effects out: one write at a time, each with its preconditions, the outcome back as data.
 //!
-//! Purpose: lower an [`Effect`] to one HTTP request and send it with a deadline.
-//! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline.
+//! Purpose: lower an [`Effect`] to one HTTP request and send it with a deadline, while the lease is held.
+//! May touch: `api`, `decide`'s types, `cluster`. Must never: decide, retry by itself, or send without a deadline or
+//! after the [`Fence`] fell.
 
+mod fence;
 mod request;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::clock;
 use crate::decide::Effect;
+pub use fence::{Fence, Hold};
 pub use request::{Request, Verb, request};
 
 /// Longest time for one write.
@@ -34,6 +41,12 @@ pub enum ActError {
     /// The API server refused.
     #[error("the API server refused")]
     Refused(#[source] Box<kube::Error>),
+    /// Another process may write by now: nothing was sent.
+    #[error("the lease was lost before the write was sent")]
+    Fenced,
+    /// The lease was lost while the write was under way: it may or may not have been done.
+    #[error("the lease was lost before the write was answered")]
+    GivenUp,
     /// No answer in time: it may or may not have been done.
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Deadline,
@@ -53,21 +66,26 @@ impl ActError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
     }
+
+    /// Whether the lease was lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Fenced | Self::GivenUp)
+    }
 }
 
-/// Sends one effect. `instance` names this process in events.
+/// Sends one effect, while the fence stands. `instance` names this process in events.
 pub async fn send(
     client: &kube::Client,
     effect: &Effect,
     now: jiff::Timestamp,
     instance: &str,
+    fence: &Fence,
 ) -> Result<Outcome, ActError> {
     let request = request(effect, now, instance);
     let http = request.to_http().map_err(|e| ActError::Failed(Box::new(kube::Error::HttpError(e))))?;
-    let Ok(answer) = tokio::time::timeout(DEADLINE, client.request::<Value>(http)).await else {
-        return Err(ActError::Deadline);
-    };
-    judge(answer)
+    let answer =
+        while_it_stands(fence, tokio::time::timeout(DEADLINE, client.request::<Value>(http))).await?;
+    judge(answer.map_err(|_| ActError::Deadline)?)
 }
 
 /// What an answer of the API server means.
@@ -89,4 +107,25 @@ pub fn judge(answer: kube::Result<Value>) -> Result<Outcome, ActError> {
         }
         Err(error) => Err(ActError::Failed(Box::new(error))),
     }
+}
+
+/// The outcome of `work`, which is not taken a step further once the fence has fallen.
+///
+/// This process may be stopped for any time at any point, also between two steps of a request: while a connection
+/// is made for it, say. So the clock is looked at before each. What is left is the moment in which a request that
+/// was handed over to its connection is on its way to the kernel; for that each write has its own preconditions.
+async fn while_it_stands<T>(fence: &Fence, work: impl Future<Output = T>) -> Result<T, ActError> {
+    let (mut work, mut fallen) = (pin!(work), pin!(fence.fallen()));
+    let mut begun = false;
+    poll_fn(|context| {
+        if !fence.stands(clock::monotonic()) {
+            return Poll::Ready(Err(if begun { ActError::GivenUp } else { ActError::Fenced }));
+        }
+        begun = true;
+        if let Poll::Ready(outcome) = work.as_mut().poll(context) {
+            return Poll::Ready(Ok(outcome));
+        }
+        fallen.as_mut().poll(context).map(|()| Err(ActError::GivenUp))
+    })
+    .await
 }

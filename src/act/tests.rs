@@ -171,3 +171,75 @@ fn a_status_is_written_only_over_the_version_that_was_read() {
     assert!(applied(&effect, &object("7")).is_some());
     assert_eq!(applied(&effect, &object("8")), None);
 }
+
+mod sending {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use axum::Router;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::act::{ActError, Fence, Hold, Outcome, send};
+    use crate::clock::monotonic;
+
+    /// An API server that answers after a time, and how many requests reached it.
+    fn server(after: Duration) -> (kube::Client, Arc<AtomicU32>) {
+        let reached = Arc::new(AtomicU32::new(0));
+        let count = reached.clone();
+        let router = Router::new().fallback(async move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(after).await;
+            r#"{"kind": "ReplicaSet"}"#
+        });
+        (kube::Client::new(router, "default"), reached)
+    }
+
+    fn tenure(epoch: u64, left: Duration) -> Hold {
+        let sent = monotonic();
+        Hold { epoch, sent, deadline: sent + left }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn sent(client: &kube::Client, fence: &Fence) -> Result<Outcome, ActError> {
+        let effect = Effect::DeleteReplicaSet { replica_set: id() };
+        send(client, &effect, Timestamp::UNIX_EPOCH, "test", fence).await
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_out_while_the_fence_stands() {
+        let (client, reached) = server(Duration::ZERO);
+        let (_sender, hold) = watch::channel(Some(tenure(1, LONG)));
+        let done = sent(&client, &Fence::new(1, hold)).await.unwrap();
+        assert!(matches!(done, Outcome::Done(Some(object)) if object["kind"] == "ReplicaSet"));
+        assert_eq!(reached.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_it_fell_or_in_another_tenure() {
+        let (client, reached) = server(Duration::ZERO);
+        for (hold, epoch) in [(None, 1), (Some(tenure(1, Duration::ZERO)), 1), (Some(tenure(2, LONG)), 1)] {
+            let (_sender, hold) = watch::channel(hold);
+            assert!(matches!(sent(&client, &Fence::new(epoch, hold)).await, Err(ActError::Fenced)));
+        }
+        assert_eq!(reached.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_write_under_way_is_given_up_when_it_falls_and_not_when_it_is_renewed() {
+        let (client, reached) = server(LONG);
+        let (sender, hold) = watch::channel(Some(tenure(1, LONG)));
+        let fence = Fence::new(1, hold);
+        let write = tokio::spawn(async move { sent(&client, &fence).await });
+        while reached.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        sender.send_replace(Some(tenure(1, LONG + LONG)));
+        tokio::task::yield_now().await;
+        assert!(!write.is_finished());
+        sender.send_replace(None);
+        assert!(matches!(write.await.unwrap(), Err(ActError::GivenUp)));
+    }
+}

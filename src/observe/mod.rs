@@ -15,4 +15,4 @@ mod watch;
 pub use cache::{Cache, Kind};
 pub use store::Key;
 pub use views::identity;
-pub use watch::{News, Part, watch, watch_brake};
+pub use watch::{News, Part, watch, watch_brake, watch_lease};

@@ -47,6 +47,8 @@ pub enum News {
     Finish(Kind),
     /// An object that the brake is made of; `None` when it is gone.
     Brake(Part, Option<Box<Value>>),
+    /// The Lease; `None` when there is none.
+    Lease(Option<Box<Value>>),
     /// The watch of a kind is interrupted, and why; it goes on trying.
     Lost(Kind, String),
     /// The watch of a kind is answered: from here on it tells everything, also what it missed.
@@ -158,8 +160,25 @@ pub async fn watch_brake(client: Client, part: Part, name: String, news: mpsc::S
         Part::Binding => ("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
         Part::Webhook => ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
     };
-    let api: Api<DynamicObject> =
-        Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
+    let api = Api::all_with(client, &named("admissionregistration.k8s.io", "v1", kind, plural));
+    watch_one(api, kind, &name, news, |object| News::Brake(part, object)).await;
+}
+
+/// Watches the Lease by which several operators agree on one.
+pub async fn watch_lease(client: Client, namespace: String, name: String, news: mpsc::Sender<News>) {
+    let api =
+        Api::namespaced_with(client, &namespace, &named("coordination.k8s.io", "v1", "Lease", "leases"));
+    watch_one(api, "Lease", &name, news, News::Lease).await;
+}
+
+/// Watches one object by its name.
+async fn watch_one(
+    api: Api<DynamicObject>,
+    kind: &str,
+    name: &str,
+    news: mpsc::Sender<News>,
+    tell: impl Fn(Option<Box<Value>>) -> News,
+) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={name}"));
     let mut stream = pin!(watcher(api, config).backoff(waits()));
     let mut found = None;
@@ -173,9 +192,9 @@ pub async fn watch_brake(client: Client, part: Part, name: String, news: mpsc::S
                 found = Some(Box::new(raw(&object)));
                 continue;
             }
-            Ok(watcher::Event::InitDone) => News::Brake(part, found.take()),
-            Ok(watcher::Event::Apply(object)) => News::Brake(part, Some(Box::new(raw(&object)))),
-            Ok(watcher::Event::Delete(_)) => News::Brake(part, None),
+            Ok(watcher::Event::InitDone) => tell(found.take()),
+            Ok(watcher::Event::Apply(object)) => tell(Some(Box::new(raw(&object)))),
+            Ok(watcher::Event::Delete(_)) => tell(None),
             Err(error) => News::Trouble(format!("{kind}: {error}")),
         };
         if news.send(item).await.is_err() {

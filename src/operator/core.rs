@@ -86,6 +86,7 @@ pub struct Core {
     pending: BTreeMap<Key, Pending>,
     samples: BTreeMap<Key, (String, Sample)>,
     looking: BTreeSet<Key>,
+    others: u64,
 }
 
 impl Core {
@@ -103,6 +104,23 @@ impl Core {
     pub fn set_brake(&mut self, brake: Brake, now: Timestamp) {
         let keys = self.cache.set_brake(brake);
         self.enqueue(keys, now);
+    }
+
+    /// Drops what is remembered if another process wrote since: what is written counts. `tenures` is how many of
+    /// others there were so far.
+    pub fn others_wrote(&mut self, tenures: u64) {
+        if tenures != self.others {
+            self.others = tenures;
+            self.memory.clear();
+            for (memory, _) in self.pending.values_mut() {
+                *memory = None;
+            }
+        }
+    }
+
+    /// Nobody holds the lease: whoever waits for it need not.
+    pub fn lease_is_free(&mut self, now: Timestamp) {
+        self.queue.lease_is_free(now);
     }
 
     /// Takes in what a watch of a kind of object told. News of other things say nothing here.
@@ -126,7 +144,7 @@ impl Core {
                 Vec::new()
             }
             News::Found(kind) => self.cache.found(kind, now),
-            News::Brake(..) | News::Trouble(_) => Vec::new(),
+            News::Brake(..) | News::Lease(_) | News::Trouble(_) => Vec::new(),
         };
         self.enqueue(keys, now);
     }
@@ -224,8 +242,8 @@ pub fn judge(
         Ok(Outcome::Done(Some(object))) => (Some(Report::Written(resource, Box::new(object))), Ok(())),
         Ok(Outcome::Done(None)) => (deleted(effect).map(|id| Report::Buried(resource, id)), Ok(())),
         // An event that cannot be told must not hold up what it tells of.
-        Err(_) if matches!(effect, Effect::Announce(_)) => (None, Ok(())),
-        Err(error) if error.is_conflict() => (None, Err(Ended::Stale)),
+        Err(error) if matches!(effect, Effect::Announce(_)) && !error.is_lost() => (None, Ok(())),
+        Err(error) if error.is_conflict() || error.is_lost() => (None, Err(Ended::Stale)),
         Err(_) => (None, Err(Ended::Failed)),
     }
 }
@@ -254,7 +272,7 @@ fn confirmed(
             (Some(Report::Written(resource, Box::new(object))), ended)
         }
         Err(error) if error.is_not_found() && expect == Expect::Gone => (None, Ok(())),
-        Err(error) if !error.is_conflict() => (None, Err(Ended::Failed)),
+        Err(error) if !error.is_conflict() && !error.is_lost() => (None, Err(Ended::Failed)),
         _ => (None, Err(Ended::Stale)),
     }
 }

@@ -1,246 +1,386 @@
-//! One process acts at a time. The lease is taken when there is something to write and lapses at rest, so at
-//! rest no request is made; whoever has to write next takes it.
+//! The lease by which one process writes at a time: carries out what [`Candidate`] says, and tells the writes under
+//! way how long it lasts.
+//!
+//! Purpose: one request about the Lease at a time, each with a deadline. May touch: the clock, the API server.
+//! Must never: decide who may write; [`super::candidate`] has the rules.
 
-use jiff::{SignedDuration, Timestamp};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use kube::Client;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::watch;
 
-/// How long a lease lasts.
-const DURATION: SignedDuration = SignedDuration::from_secs(15);
-/// It is renewed when less than this is left: a write that was just sent ends before the lease does.
-const MARGIN: SignedDuration = SignedDuration::from_secs(5);
-/// Longest time for one request about the lease.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(4);
+use super::Metrics;
+use super::candidate::{Answer, Candidate, Purpose, Request, Step, Ticket};
+use crate::act::{Fence, Hold};
+use crate::clock::{monotonic, now, token};
 
-/// Why the lease is not held.
+/// Longest time for one request about the lease: one that takes longer is worth little.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Most requests for one pass: more is a struggle with others, and the pass is decided anew.
+const REQUESTS: usize = 6;
+
+/// Why nothing may be written.
 #[derive(Debug, Error)]
 pub enum LeaseError {
-    /// Another process holds it.
+    /// Another process has the lease, or had it last.
     #[error("held by {holder}")]
     Held {
         /// Who.
         holder: String,
         /// When to ask again.
-        until: Timestamp,
+        after: Duration,
     },
+    /// The tenure in which the writes were decided is over.
+    #[error("the tenure in which this was decided is over")]
+    Lost,
     /// It could not be read or written.
     #[error("the lease cannot be read or written")]
     Request(#[source] Box<kube::Error>),
     /// No answer in time.
     #[error("no answer about the lease within {} s", DEADLINE.as_secs())]
     Deadline,
-}
-
-/// What to do about a lease.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// Write it: ours, free, or not renewed for its whole duration.
-    Take,
-    /// Somebody else has it.
-    Wait(Timestamp),
+    /// This process is about to end.
+    #[error("this process ends")]
+    Closed,
+    /// Others were quicker, again and again.
+    #[error("the lease changes too fast")]
+    Contended,
 }
 
 /// This process's share in the lease.
-#[derive(Debug)]
 pub struct Lease {
-    namespace: String,
-    name: String,
-    me: String,
-    /// The last that was seen of it.
-    seen: Option<Value>,
-    /// When the record last changed before our eyes: another process's clock is not trusted.
-    changed_at: Option<Timestamp>,
-    held_until: Option<Timestamp>,
+    client: Client,
+    metrics: Arc<Metrics>,
+    candidate: Mutex<Candidate>,
+    hold: watch::Sender<Option<Hold>>,
+    /// Held during a request: the next one is to know its outcome.
+    turn: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
 }
 
 impl Lease {
-    /// A lease that is not held yet.
-    pub fn new(namespace: String, name: String, me: String) -> Self {
-        Self { namespace, name, me, seen: None, changed_at: None, held_until: None }
+    /// A lease that is not held yet. `instance` names this process; the Lease has it with a number that is new with
+    /// each process, so that two that were given one name do not take each other for themselves.
+    pub fn new(
+        client: Client,
+        metrics: Arc<Metrics>,
+        namespace: String,
+        name: String,
+        instance: &str,
+    ) -> Self {
+        let me = format!("{instance}_{:016x}", token());
+        Self {
+            client,
+            metrics,
+            candidate: Mutex::new(Candidate::new(namespace, name, me)),
+            hold: watch::Sender::new(None),
+            turn: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
-    /// Whether it is held at this time.
-    pub fn held(&self, now: Timestamp) -> bool {
-        self.held_until.is_some_and(|t| now < t)
+    fn candidate(&self) -> MutexGuard<'_, Candidate> {
+        // What a thread that panicked left is whole: nothing panics between two of its changes.
+        self.candidate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that it is held for long enough to write something.
-    pub async fn ensure(&mut self, client: &Client, now: Timestamp) -> Result<(), LeaseError> {
-        if self.held_until.is_some_and(|t| now + MARGIN < t) {
-            return Ok(());
+    /// Waits until no request is under way. Not for long: many may wait while the API server does not answer.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, LeaseError> {
+        tokio::time::timeout(DEADLINE, self.turn.lock()).await.map_err(|_| LeaseError::Deadline)
+    }
+
+    /// Tells the writes under way what the candidate has now.
+    fn publish(&self, candidate: &Candidate) {
+        let hold = candidate.hold(monotonic());
+        self.metrics.lease(hold);
+        self.hold.send_replace(hold);
+    }
+
+    /// Takes in what the watch saw, and returns whether the lease is free.
+    pub fn learn(&self, seen: Option<&Value>) -> bool {
+        let mut candidate = self.candidate();
+        candidate.learn(seen, monotonic());
+        self.publish(&candidate);
+        candidate.is_free()
+    }
+
+    /// For a pass that is decided now.
+    pub fn ticket(&self) -> Ticket {
+        self.candidate().ticket()
+    }
+
+    /// How many tenures of other processes were seen: what was remembered before the last of them is void.
+    pub fn others(&self) -> u64 {
+        self.candidate().others()
+    }
+
+    /// Makes sure that the lease is held for long enough to write something of this pass.
+    pub async fn ensure(&self, ticket: &mut Ticket) -> Result<Fence, LeaseError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(LeaseError::Closed);
         }
-        // What we wrote last is usually still true; if it is not, the write below is refused.
-        if !self.is_mine() {
-            self.read(client, now).await?;
+        if let Some(outcome) = self.outcome(ticket).1 {
+            return outcome;
         }
-        match self.evaluate(now) {
+        let _turn = self.turn().await?;
+        for _ in 0..REQUESTS {
+            match self.outcome(ticket) {
+                (_, Some(outcome)) => return outcome,
+                (step, None) => self.take_step(step).await?,
+            }
+        }
+        Err(LeaseError::Contended)
+    }
+
+    /// What is to be done for a pass, and what that means to it unless a request comes first.
+    fn outcome(&self, ticket: &mut Ticket) -> (Step, Option<Result<Fence, LeaseError>>) {
+        let mut candidate = self.candidate();
+        let at = monotonic();
+        let step = candidate.evaluate(ticket, at);
+        let outcome = match step {
+            Step::Fine(hold) => Some(Ok(Fence::new(hold.epoch, self.hold.subscribe()))),
             Step::Wait(until) => {
-                Err(LeaseError::Held { holder: self.holder().unwrap_or_default().to_owned(), until })
+                Some(Err(LeaseError::Held { holder: candidate.holder().to_owned(), after: until.since(at) }))
             }
-            Step::Take => self.write(client, now, true).await,
-        }
-    }
-
-    /// Lets it go, so that the next process need not wait.
-    pub async fn release(&mut self, client: &Client, now: Timestamp) -> Result<(), LeaseError> {
-        if !self.held(now) {
-            return Ok(());
-        }
-        self.held_until = None;
-        self.write(client, now, false).await
-    }
-
-    fn holder(&self) -> Option<&str> {
-        self.seen.as_ref()?.pointer("/spec/holderIdentity")?.as_str().filter(|h| !h.is_empty())
-    }
-
-    fn is_mine(&self) -> bool {
-        self.holder() == Some(self.me.as_str())
-    }
-
-    fn evaluate(&self, now: Timestamp) -> Step {
-        if self.holder().is_none() || self.is_mine() {
-            return Step::Take;
-        }
-        let seconds = self
-            .seen
-            .as_ref()
-            .and_then(|l| l.pointer("/spec/leaseDurationSeconds"))
-            .and_then(Value::as_i64)
-            .unwrap_or(DURATION.as_secs())
-            .clamp(1, 3600);
-        let until = self.changed_at.unwrap_or(now) + SignedDuration::from_secs(seconds);
-        if now >= until { Step::Take } else { Step::Wait(until) }
-    }
-
-    fn learn(&mut self, lease: Option<Value>, now: Timestamp) {
-        let version = |l: &Option<Value>| l.as_ref().map(|l| l["metadata"]["resourceVersion"].clone());
-        if version(&self.seen) != version(&lease) || self.changed_at.is_none() {
-            self.changed_at = Some(now);
-        }
-        self.seen = lease;
-    }
-
-    fn path(&self, named: bool) -> String {
-        let base = format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace);
-        if named { format!("{base}/{}", self.name) } else { base }
-    }
-
-    async fn read(&mut self, client: &Client, now: Timestamp) -> Result<(), LeaseError> {
-        match send(client, http::Method::GET, self.path(true), None).await {
-            Ok(lease) => self.learn(Some(lease), now),
-            Err(LeaseError::Request(e)) if is_code(&e, 404) => self.learn(None, now),
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, client: &Client, now: Timestamp, hold: bool) -> Result<(), LeaseError> {
-        let time = format!("{now:.6}");
-        let mine = self.is_mine();
-        let (method, path, mut lease) = match &self.seen {
-            Some(lease) => (http::Method::PUT, self.path(true), lease.clone()),
-            None => (
-                http::Method::POST,
-                self.path(false),
-                json!({
-                    "apiVersion": "coordination.k8s.io/v1",
-                    "kind": "Lease",
-                    "metadata": {"name": self.name, "namespace": self.namespace},
-                    "spec": {},
-                }),
-            ),
+            Step::Lost => Some(Err(LeaseError::Lost)),
+            Step::Renew | Step::Acquire | Step::Look => None,
         };
-        let spec = &mut lease["spec"];
-        spec["holderIdentity"] = json!(if hold { self.me.as_str() } else { "" });
-        spec["leaseDurationSeconds"] = json!(DURATION.as_secs());
-        spec["renewTime"] = json!(time);
-        if !mine {
-            spec["acquireTime"] = json!(time);
-            spec["leaseTransitions"] = json!(spec["leaseTransitions"].as_i64().unwrap_or(0) + 1);
-        }
-        match send(client, method, path, Some(lease)).await {
-            Ok(lease) => {
-                self.learn(Some(lease), now);
-                self.held_until = hold.then(|| now + DURATION);
-                Ok(())
-            }
-            Err(error) => {
-                // Whatever became of it, look before the next try.
-                self.held_until = None;
-                self.seen = None;
-                if matches!(&error, LeaseError::Request(e) if is_code(e, 409)) {
-                    let until = now + SignedDuration::from_millis(500);
-                    return Err(LeaseError::Held { holder: "another process".to_owned(), until });
+        (step, outcome)
+    }
+
+    /// Renews the lease for as long as this future is asked; done when the tenure is over.
+    pub async fn keep(self: Arc<Self>, epoch: u64) {
+        loop {
+            let at = monotonic();
+            let step = self.candidate().keep(epoch, at);
+            match step {
+                Step::Lost => return,
+                Step::Wait(until) => tokio::time::sleep(until.since(at)).await,
+                _ => {
+                    // On a task of its own: it is not cut off when the write that it is for is answered.
+                    let renewal = tokio::spawn(self.clone().renew(epoch));
+                    let renewed = renewal.await.is_ok_and(|r| r.is_ok());
+                    if !renewed {
+                        // The API server is in trouble. The tenure may last long enough for another try.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 }
-                Err(error)
             }
         }
     }
+
+    async fn renew(self: Arc<Self>, epoch: u64) -> Result<(), LeaseError> {
+        let _turn = self.turn().await?;
+        let step = self.candidate().keep(epoch, monotonic());
+        self.take_step(step).await
+    }
+
+    /// Begins no further write: this process ends, and another is to go on soon.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives the lease back, so that the next process need not wait.
+    pub async fn release(&self) -> Result<(), LeaseError> {
+        let _turn = self.turn().await?;
+        let request = {
+            let mut candidate = self.candidate();
+            let request = candidate.release(now());
+            self.publish(&candidate);
+            request
+        };
+        match request {
+            Some(request) => self.ask(request).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn take_step(&self, step: Step) -> Result<(), LeaseError> {
+        let request = self.candidate().request(step, now());
+        match request {
+            Some(request) => self.ask(request).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), LeaseError> {
+        let purpose = request.purpose;
+        // The tenure counts from before it can have begun.
+        let sent = monotonic();
+        let outcome = match tokio::time::timeout(DEADLINE, send(&self.client, request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(LeaseError::Deadline),
+        };
+        let answer = outcome.as_ref().map_or(&Answer::Unknown, |answer| answer);
+        let mut candidate = self.candidate();
+        candidate.answered(purpose, sent, answer, monotonic());
+        self.publish(&candidate);
+        drop(candidate);
+        if purpose != Purpose::Look {
+            let outcome = match answer {
+                Answer::Record(_) => "done",
+                Answer::Absent | Answer::Conflict => "conflict",
+                Answer::Unknown => "failed",
+            };
+            self.metrics.write("Lease", outcome, monotonic().since(sent).as_secs_f64());
+        }
+        outcome.map(|_| ())
+    }
 }
 
-fn is_code(error: &kube::Error, code: u16) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == code)
-}
-
-async fn send(
-    client: &Client,
-    method: http::Method,
-    path: String,
-    body: Option<Value>,
-) -> Result<Value, LeaseError> {
+async fn send(client: &Client, request: Request) -> Result<Answer, LeaseError> {
     let request = http::Request::builder()
-        .method(method)
-        .uri(path)
+        .method(request.method)
+        .uri(request.path)
         .header(http::header::CONTENT_TYPE, "application/json")
         .header(http::header::ACCEPT, "application/json")
-        .body(body.map(|b| b.to_string().into_bytes()).unwrap_or_default())
+        .body(request.body.map(|b| b.to_string().into_bytes()).unwrap_or_default())
         .map_err(|e| LeaseError::Request(Box::new(kube::Error::HttpError(e))))?;
-    match tokio::time::timeout(DEADLINE, client.request::<Value>(request)).await {
-        Err(_) => Err(LeaseError::Deadline),
-        Ok(answer) => answer.map_err(|e| LeaseError::Request(Box::new(e))),
+    match client.request::<Value>(request).await {
+        Ok(record) => Ok(Answer::Record(record)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Answer::Absent),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Answer::Conflict),
+        Err(error) => Err(LeaseError::Request(Box::new(error))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::extract::Request as Asked;
+    use axum::http::StatusCode;
+    use serde_json::json;
+
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("in range")
+    #[derive(Default)]
+    struct State {
+        lease: Option<Value>,
+        /// What the next requests are answered with; 200 for what is right.
+        codes: VecDeque<u16>,
+        /// Methods and holders.
+        asked: Vec<String>,
     }
 
-    fn lease(holder: &str, version: &str) -> Value {
-        json!({
-            "metadata": {"resourceVersion": version},
-            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
-        })
-    }
+    /// An API server that keeps one Lease.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<State>>);
 
-    fn me() -> Lease {
-        Lease::new("belay-system".into(), "belay".into(), "me".into())
-    }
+    impl Server {
+        fn refusing(codes: &[u16]) -> Self {
+            let server = Self::default();
+            server.0.lock().unwrap().codes.extend(codes);
+            server
+        }
 
-    #[test]
-    fn a_free_lease_and_ones_own_are_taken() {
-        let mut mine = me();
-        assert_eq!(mine.evaluate(at(0)), Step::Take);
-        for holder in ["", "me"] {
-            mine.learn(Some(lease(holder, "1")), at(0));
-            assert_eq!(mine.evaluate(at(0)), Step::Take);
+        async fn answer(self, request: Asked) -> (StatusCode, String) {
+            let (head, body) = request.into_parts();
+            let body = to_bytes(body, 1 << 20).await.unwrap();
+            let mut state = self.0.lock().unwrap();
+            let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let holder = sent.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
+            state.asked.push(format!("{} {}", head.method, holder.split('_').next().unwrap_or_default()));
+            let refusal = state.codes.pop_front().filter(|code| *code != 200);
+            let code = refusal.or((head.method == "GET" && state.lease.is_none()).then_some(404));
+            if let Some(code) = code {
+                let status = json!({"kind": "Status", "status": "Failure", "message": "no", "code": code});
+                return (StatusCode::from_u16(code).unwrap(), status.to_string());
+            }
+            if head.method != "GET" {
+                let mut lease = sent;
+                lease["metadata"]["resourceVersion"] = json!(state.asked.len().to_string());
+                state.lease = Some(lease);
+            }
+            (StatusCode::OK, state.lease.clone().unwrap().to_string())
+        }
+
+        fn lease(&self) -> Arc<Lease> {
+            let server = self.clone();
+            let router = Router::new().fallback(move |request: Asked| server.clone().answer(request));
+            let client = Client::new(router, "default");
+            Arc::new(Lease::new(client, Arc::default(), "ns".into(), "belay".into(), "me"))
+        }
+
+        fn asked(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap().asked)
         }
     }
 
-    #[test]
-    fn anothers_is_taken_only_after_it_stood_still_for_its_whole_duration() {
-        let mut mine = me();
-        mine.learn(Some(lease("other", "1")), at(100));
-        assert_eq!(mine.evaluate(at(100)), Step::Wait(at(115)));
-        mine.learn(Some(lease("other", "1")), at(110));
-        assert_eq!(mine.evaluate(at(114)), Step::Wait(at(115)), "reading it again changes nothing");
-        mine.learn(Some(lease("other", "2")), at(114));
-        assert_eq!(mine.evaluate(at(115)), Step::Wait(at(129)), "it was renewed");
-        assert_eq!(mine.evaluate(at(129)), Step::Take);
+    async fn ensure(lease: Arc<Lease>) -> Result<Fence, LeaseError> {
+        let mut ticket = lease.ticket();
+        lease.ensure(&mut ticket).await
+    }
+
+    #[tokio::test]
+    async fn one_request_serves_all_passes_that_wait_for_it() {
+        let server = Server::default();
+        let lease = server.lease();
+        let passes = (0..5).map(|_| tokio::spawn(ensure(lease.clone())));
+        for pass in futures::future::join_all(passes).await {
+            assert_eq!(pass.unwrap().unwrap().epoch(), 1);
+        }
+        assert_eq!(server.asked(), ["GET ", "POST me"]);
+    }
+
+    #[tokio::test]
+    async fn given_back_the_fence_has_fallen_and_the_lease_is_free() {
+        let server = Server::default();
+        let lease = server.lease();
+        let fence = ensure(lease.clone()).await.unwrap();
+        assert_eq!(fence.epoch(), 1);
+        lease.release().await.unwrap();
+        assert!(!fence.stands(monotonic()));
+        assert_eq!(server.asked(), ["GET ", "POST me", "PUT "]);
+        lease.release().await.unwrap();
+        lease.close();
+        assert!(matches!(ensure(lease.clone()).await, Err(LeaseError::Closed)));
+        assert_eq!(server.asked(), [""; 0], "it is not given back twice, nor taken any more");
+        assert!(lease.metrics.render().contains("belay_leader 0\n"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_error_and_whoever_was_slower_looks_again() {
+        let server = Server::refusing(&[200, 403]);
+        let lease = server.lease();
+        assert!(matches!(ensure(lease.clone()).await, Err(LeaseError::Request(_))));
+        assert_eq!(server.asked(), ["GET ", "POST me"]);
+        let server = Server::refusing(&[200, 409]);
+        let lease = server.lease();
+        assert!(ensure(lease).await.is_ok());
+        assert_eq!(server.asked(), ["GET ", "POST me", "GET ", "POST me"]);
+        let server = Server::refusing(&[200, 409, 200, 409, 200, 409, 200, 409]);
+        assert!(matches!(ensure(server.lease()).await, Err(LeaseError::Contended)));
+    }
+
+    #[tokio::test]
+    async fn it_is_renewed_while_somebody_keeps_it_and_keeping_ends_with_the_tenure() {
+        let server = Server::default();
+        let lease = server.lease();
+        // Longer than a tenure that nobody renews. On a machine that stands still for seconds it may lapse all the same.
+        let (fence, kept) = loop {
+            let fence = ensure(lease.clone()).await.unwrap();
+            let kept = tokio::spawn(lease.clone().keep(fence.epoch()));
+            server.asked();
+            while server.0.lock().unwrap().asked.len() < 3 && !kept.is_finished() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if !kept.is_finished() {
+                break (fence, kept);
+            }
+        };
+        assert_eq!(server.asked(), ["PUT me", "PUT me", "PUT me"]);
+        let other = json!({"metadata": {"resourceVersion": "99"}, "spec": {"holderIdentity": "other", "leaseTransitions": 1000}});
+        assert!(!lease.learn(Some(&other)));
+        kept.await.unwrap();
+        assert!(!fence.stands(monotonic()));
+        assert_eq!(lease.others(), 1);
+        assert!(matches!(ensure(lease).await, Err(LeaseError::Held { holder, .. }) if holder == "other"));
     }
 }

@@ -10,7 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::act::Hold;
 use crate::api::Release;
+use crate::clock;
 
 /// Labels of a request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +64,10 @@ pub struct Metrics {
     unreadable: Family<Named, Gauge>,
     queue: Gauge,
     leader: Gauge,
+    epoch: Gauge,
+    lost: Counter,
+    /// What the lease was last; whether it still lasts is a question of time.
+    hold: Mutex<Option<Hold>>,
     releases: Family<Phase, Gauge>,
     weight: Family<Of, Gauge<f64, AtomicU64>>,
     step_age: Family<Of, Gauge<i64, AtomicI64>>,
@@ -86,6 +92,9 @@ impl Default for Metrics {
             unreadable: Family::default(),
             queue: Gauge::default(),
             leader: Gauge::default(),
+            epoch: Gauge::default(),
+            lost: Counter::default(),
+            hold: Mutex::default(),
             releases: Family::default(),
             weight: Family::default(),
             step_age: Family::default(),
@@ -118,6 +127,9 @@ impl Metrics {
         r.register("unreadable_objects", help, self.unreadable.clone());
         r.register("queue_length", "Rollouts that wait for a decision", self.queue.clone());
         r.register("leader", "1 while this process holds the lease; it lapses at rest", self.leader.clone());
+        r.register("lease_epoch", "Number of the last tenure of this process", self.epoch.clone());
+        let help = "Passes that were given up because the lease was lost";
+        r.register("lease_lost", help, self.lost.clone());
         r.register("releases", "Releases by phase", self.releases.clone());
         r.register("release_weight_percent", "Share of the new version", self.weight.clone());
         r.register_with_unit("release_step_age", "Time in this step", Unit::Seconds, self.step_age.clone());
@@ -165,9 +177,19 @@ impl Metrics {
         self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    /// Whether this process holds the lease.
-    pub fn leader(&self, held: bool) {
-        self.leader.set(i64::from(held));
+    /// What this process holds the lease by.
+    pub fn lease(&self, hold: Option<Hold>) {
+        if let Some(hold) = hold {
+            self.epoch.set(i64::try_from(hold.epoch).unwrap_or(i64::MAX));
+        }
+        if let Ok(mut last) = self.hold.lock() {
+            *last = hold;
+        }
+    }
+
+    /// A pass was given up because the lease was lost.
+    pub fn lost(&self) {
+        self.lost.inc();
     }
 
     /// What the releases look like now.
@@ -208,6 +230,8 @@ impl Metrics {
     /// Everything as text.
     pub fn render(&self) -> String {
         self.memory.set(resident_bytes());
+        let held = self.hold.lock().is_ok_and(|hold| hold.is_some_and(|h| h.lasts(clock::monotonic())));
+        self.leader.set(i64::from(held));
         let mut text = String::new();
         if let Ok(registry) = self.registry.lock()
             && prometheus_client::encoding::text::encode(&mut text, &registry).is_err()
@@ -225,4 +249,26 @@ fn resident_bytes() -> i64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_leader_is_who_holds_the_lease_when_it_is_asked() {
+        let metrics = Metrics::default();
+        assert!(metrics.render().contains("belay_leader 0\n"));
+        let sent = clock::monotonic();
+        let hold = |left| Some(Hold { epoch: 7, sent, deadline: sent + left });
+        metrics.lease(hold(Duration::from_secs(3600)));
+        assert!(metrics.render().contains("belay_leader 1\n"));
+        metrics.lease(hold(Duration::ZERO));
+        metrics.lost();
+        let lapsed = metrics.render();
+        assert!(lapsed.contains("belay_leader 0\n") && lapsed.contains("belay_lease_lost_total 1\n"));
+        assert!(lapsed.contains("belay_lease_epoch 7\n"), "{lapsed}");
+    }
 }

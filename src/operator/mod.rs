@@ -4,6 +4,7 @@
 //! back in order. May touch: anything. Must never: decide something itself.
 
 mod brake;
+pub mod candidate;
 mod core;
 mod lease;
 mod metrics;

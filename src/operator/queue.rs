@@ -19,6 +19,8 @@ pub struct Queue {
     busy: BTreeSet<Key>,
     again: BTreeMap<Key, Timestamp>,
     timers: BTreeMap<Key, Timestamp>,
+    /// Those that wait for the lease.
+    leaseless: BTreeSet<Key>,
     failures: BTreeMap<Key, u32>,
     writes: BTreeMap<Key, (Timestamp, u32)>,
 }
@@ -59,6 +61,14 @@ impl Queue {
         }
     }
 
+    /// The lease may be taken: whoever waits for it need not wait any longer.
+    pub fn lease_is_free(&mut self, now: Timestamp) {
+        for key in std::mem::take(&mut self.leaseless) {
+            self.timers.remove(&key);
+            self.add(key, now);
+        }
+    }
+
     /// The next Rollout to decide and since when it waits, if fewer than `limit` are being worked on.
     pub fn take(&mut self, limit: usize) -> Option<(Key, Timestamp)> {
         if self.busy.len() >= limit {
@@ -66,6 +76,7 @@ impl Queue {
         }
         let (since, key) = self.order.pop_first()?;
         self.ready.remove(&key);
+        self.leaseless.remove(&key);
         self.busy.insert(key.clone());
         Some((key, since))
     }
@@ -107,6 +118,7 @@ impl Queue {
             Ended::NotLeader(until) => {
                 again = None;
                 wake = Some(until);
+                self.leaseless.insert(key.clone());
             }
         }
         match wake {
@@ -123,6 +135,7 @@ impl Queue {
         self.busy.remove(key);
         self.again.remove(key);
         self.timers.remove(key);
+        self.leaseless.remove(key);
         self.failures.remove(key);
         self.writes.remove(key);
     }
@@ -198,6 +211,28 @@ mod tests {
             last = wait;
         }
         assert_eq!(last, SignedDuration::from_secs(10));
+    }
+
+    #[test]
+    fn who_waits_for_the_lease_goes_on_as_soon_as_it_is_free() {
+        let mut queue = Queue::default();
+        for name in ["a", "b"] {
+            queue.add(key(name), at(0));
+        }
+        assert_eq!(
+            (queue.take(9).map(|t| t.0), queue.take(9).map(|t| t.0)),
+            (Some(key("a")), Some(key("b")))
+        );
+        queue.done(&key("a"), Ended::NotLeader(at(4)), None, at(0));
+        queue.done(&key("b"), Ended::Idle, Some(at(9)), at(0));
+        queue.due(at(1));
+        assert_eq!(queue.take(9), None);
+        queue.lease_is_free(at(1));
+        assert_eq!(queue.take(9), Some((key("a"), at(1))));
+        assert_eq!((queue.take(9), queue.next()), (None, Some(at(9))), "b has nothing to write");
+        queue.done(&key("a"), Ended::Idle, None, at(2));
+        queue.lease_is_free(at(3));
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use kube::Client;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::brake::{BrakeView, discover};
+use super::candidate::Ticket;
 use super::core::{Core, Look, Pass, Report};
 use super::lease::Lease;
 use super::writes::{Writes, chain};
@@ -20,7 +21,7 @@ use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{client, watching_client};
 use crate::install::webhook::SERVICE;
-use crate::observe::{Key, Kind, News, watch, watch_brake};
+use crate::observe::{Key, Kind, News, watch, watch_brake, watch_lease};
 use crate::server;
 use crate::webhook::{self, Webhook};
 
@@ -28,13 +29,16 @@ use crate::webhook::{self, Webhook};
 const BACKLOG: usize = 4096;
 /// Longest time for one look, all pods together.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
+/// How long passes may go on at the end: what is left of them then is for whoever takes over.
+const HANDOVER: Duration = Duration::from_millis(500);
 /// How long running writes are waited for at the end.
 const GRACE: Duration = Duration::from_secs(12);
 
 struct Loop {
     client: Client,
     http: Arc<Http>,
-    lease: Arc<Mutex<Lease>>,
+    lease: Arc<Lease>,
+    /// Tenures of other processes that were reckoned with.
     metrics: Arc<Metrics>,
     instance: Arc<str>,
     reports: mpsc::Sender<Report>,
@@ -61,16 +65,17 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     for (part, name) in brake.parts() {
         watches.spawn(watch_brake(watching.clone(), part, name, news_in.clone()));
     }
+    let (namespace, name) = (options.lease_namespace.clone(), options.lease_name.clone());
+    watches.spawn(watch_lease(watching.clone(), namespace.clone(), name.clone(), news_in.clone()));
     drop(news_in);
     let webhook = serve_webhook(&options, &client, &watching, brake.user(), &state).await?;
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
-    let lease =
-        Lease::new(options.lease_namespace.clone(), options.lease_name.clone(), options.instance.clone());
+    let lease = Lease::new(client.clone(), state.metrics.clone(), namespace, name, &options.instance);
     let mut main = Loop {
-        client: client.clone(),
+        client,
         http,
-        lease: Arc::new(Mutex::new(lease)),
+        lease: Arc::new(lease),
         metrics: state.metrics.clone(),
         instance: options.instance.as_str().into(),
         reports: reports_in,
@@ -100,9 +105,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
                 info!("asked to end; finishing the writes that run");
                 ending = true;
                 webhook.iter().for_each(Webhook::stop);
-                let grace = GRACE;
+                let lease = main.lease.clone();
                 tokio::spawn(async move {
-                    tokio::time::sleep(grace).await;
+                    tokio::time::sleep(HANDOVER).await;
+                    lease.close();
+                    tokio::time::sleep(GRACE).await;
                     error!("writes did not end in time");
                     std::process::exit(1);
                 });
@@ -117,7 +124,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     }
     state.ready.store(false, Ordering::Relaxed);
     watches.abort_all();
-    if let Err(error) = main.lease.lock().await.release(&client, now()).await {
+    if let Err(error) = main.lease.release().await {
         warn!(error = %chain(&error), "the lease was not given back; it lapses by itself");
     }
     if let Some(webhook) = webhook {
@@ -216,6 +223,11 @@ impl Loop {
                 warn!(watch = ?kind, error = %text, "a watch was interrupted; it goes on");
                 self.core.take_news(News::Lost(kind, text), now());
             }
+            News::Lease(object) => {
+                if self.lease.learn(object.as_deref()) {
+                    self.core.lease_is_free(now());
+                }
+            }
             News::Trouble(text) => {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
@@ -231,17 +243,21 @@ impl Loop {
                 debug!(namespace = %key.0, rollout = %key.1, %reason, "no data");
             }
         }
+        self.core.others_wrote(self.lease.others());
         self.core.take_report(report, now());
     }
 
     fn start_passes(&mut self) {
         let mut any = false;
         loop {
+            // The ticket first: what is learnt in between makes it void.
+            let ticket = self.lease.ticket();
+            self.core.others_wrote(self.lease.others());
             let begun = Instant::now();
             let Some(pass) = self.core.next_pass(now()) else { break };
             self.metrics.decision(begun.elapsed().as_secs_f64());
             any = true;
-            self.start_pass(pass);
+            self.start_pass(pass, ticket);
         }
         if any {
             self.metrics.releases(self.core.cache().releases(), now());
@@ -250,7 +266,7 @@ impl Loop {
         self.metrics.unreadable(self.core.cache().unreadable());
     }
 
-    fn start_pass(&mut self, pass: Pass) {
+    fn start_pass(&mut self, pass: Pass, ticket: Ticket) {
         let Pass { key, since, release, reasons, effects, look } = pass;
         for reason in &reasons {
             debug!(namespace = %key.0, rollout = %key.1, reason = reason.code(), "decided: {reason}");
@@ -264,6 +280,7 @@ impl Loop {
         let writes = Writes {
             client: self.client.clone(),
             lease: self.lease.clone(),
+            ticket,
             metrics: self.metrics.clone(),
             instance: self.instance.clone(),
             reports: self.reports.clone(),

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::Metrics;
+use super::candidate::Ticket;
 use super::core::{Report, judge};
 use super::lease::{Lease, LeaseError};
 use super::queue::Ended;
-use crate::act;
+use crate::act::{self, ActError, Fence, Outcome};
 use crate::clock::now;
 use crate::decide::Effect;
 use crate::observe::Key;
@@ -20,7 +21,9 @@ use crate::observe::Key;
 /// The writes of one pass.
 pub(super) struct Writes {
     pub client: Client,
-    pub lease: Arc<Mutex<Lease>>,
+    pub lease: Arc<Lease>,
+    /// Taken when the pass was decided.
+    pub ticket: Ticket,
     pub metrics: Arc<Metrics>,
     pub instance: Arc<str>,
     pub reports: mpsc::Sender<Report>,
@@ -38,26 +41,33 @@ impl Writes {
     }
 
     async fn all(&self, effects: Vec<Effect>) -> Ended {
+        let mut ticket = self.ticket;
         for effect in effects {
-            if let Err(ended) = self.hold_lease().await {
-                return ended;
-            }
-            if let Err(ended) = self.one(&effect).await {
+            let fence = match self.hold_lease(&mut ticket).await {
+                Ok(fence) => fence,
+                Err(ended) => return ended,
+            };
+            if let Err(ended) = self.one(&effect, &fence).await {
                 return ended;
             }
         }
         Ended::Written
     }
 
-    async fn hold_lease(&self) -> Result<(), Ended> {
-        let at = now();
-        let held = self.lease.lock().await.ensure(&self.client, at).await;
-        self.metrics.leader(held.is_ok());
-        match held {
-            Ok(()) => Ok(()),
-            Err(LeaseError::Held { holder, until }) => {
-                info!(%holder, "another process writes");
-                Err(Ended::NotLeader(until))
+    async fn hold_lease(&self, ticket: &mut Ticket) -> Result<Fence, Ended> {
+        match self.lease.ensure(ticket).await {
+            Ok(fence) => Ok(fence),
+            Err(LeaseError::Held { holder, after }) => {
+                debug!(%holder, "another process writes");
+                let after = SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
+                Err(Ended::NotLeader(now().checked_add(after).unwrap_or(Timestamp::MAX)))
+            }
+            Err(LeaseError::Closed) => Err(Ended::Stale),
+            Err(LeaseError::Lost) => {
+                if ticket.is_bound() {
+                    self.lost("the rest of a pass is dropped");
+                }
+                Err(Ended::Stale)
             }
             Err(error) => {
                 warn!(error = %chain(&error), "the lease cannot be held; nothing is written");
@@ -66,11 +76,29 @@ impl Writes {
         }
     }
 
-    async fn one(&self, effect: &Effect) -> Result<(), Ended> {
+    fn lost(&self, what: &str) {
+        self.metrics.lost();
+        let (namespace, rollout) = (&self.key.0, &self.key.1);
+        warn!(%namespace, %rollout, release = %self.release, "the lease was lost: {what}");
+    }
+
+    /// Sends one effect, and renews the lease as long as that takes.
+    async fn send(&self, effect: &Effect, fence: &Fence) -> Result<Outcome, ActError> {
+        let send = act::send(&self.client, effect, now(), &self.instance, fence);
+        let mut send = std::pin::pin!(send);
+        tokio::select! {
+            biased;
+            answer = &mut send => answer,
+            // Nothing may be written any more, which ends the other one as well.
+            () = self.lease.clone().keep(fence.epoch()) => send.await,
+        }
+    }
+
+    async fn one(&self, effect: &Effect, fence: &Fence) -> Result<(), Ended> {
         let begun = Instant::now();
         let request = act::request(effect, now(), &self.instance);
         let (namespace, rollout) = (&self.key.0, &self.key.1);
-        let answer = act::send(&self.client, effect, now(), &self.instance).await;
+        let answer = self.send(effect, fence).await;
         let seconds = begun.elapsed().as_secs_f64();
         match &answer {
             Ok(_) => {
@@ -80,6 +108,14 @@ impl Writes {
             Err(error) if error.is_conflict() => {
                 self.metrics.write(effect.name(), "conflict", seconds);
                 debug!(%namespace, %rollout, effect = effect.name(), error = %chain(error), "out of date; deciding anew");
+            }
+            Err(error) if error.is_lost() => {
+                self.metrics.write(effect.name(), "failed", seconds);
+                self.lost(if matches!(error, ActError::Fenced) {
+                    "nothing is sent"
+                } else {
+                    "a write was given up"
+                });
             }
             Err(error) => {
                 self.metrics.write(effect.name(), "failed", seconds);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use belay::act::ActError;
+use belay::act::{ActError, Fence, Hold};
 use belay::decide::{Effect, Identity};
 use futures::StreamExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -234,10 +234,14 @@ async fn what_is_out_of_date_and_what_is_not_valid_are_told_apart() {
         uid: object.metadata.uid.unwrap(),
         resource_version: String::new(),
     };
+    let sent = belay::clock::monotonic();
+    let hold = Hold { epoch: 1, sent, deadline: sent + std::time::Duration::from_secs(3600) };
+    let (_kept, hold) = tokio::sync::watch::channel(Some(hold));
+    let fence = Fence::new(1, hold);
     let mark = async |workload: &Identity, rollout: &str| {
         let effect =
             Effect::MarkWorkload { workload: workload.clone(), rollout: rollout.into(), has_labels: true };
-        belay::act::send(&env.belay, &effect, belay::clock::now(), "test").await
+        belay::act::send(&env.belay, &effect, belay::clock::now(), "test", &fence).await
     };
     assert!(mark(&workload, "web").await.is_ok());
     let error = mark(&workload, "no label has this / as its value").await.unwrap_err();

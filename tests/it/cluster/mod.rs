@@ -15,6 +15,7 @@ mod commands;
 mod crash;
 mod crds;
 mod examples;
+mod failover;
 mod faults;
 mod figures;
 mod hostile;

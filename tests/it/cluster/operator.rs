@@ -138,6 +138,12 @@ impl Operator {
         self.spawn();
     }
 
+    /// Starts it again when it is no more; does not wait, and leaves the lease as it is.
+    pub fn start_again(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
     async fn drop_lease(&self) {
         let api: Api<DynamicObject> = Api::namespaced_with(
             self.env.admin.clone(),
@@ -171,7 +177,9 @@ impl Operator {
         );
         let lease = api.get(&lease_name(&self.namespace)).await.unwrap();
         let holder = lease.data.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default();
-        holder.rsplit('-').next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
+        // HOST-PID, and a number that no other process has.
+        let process = holder.split('_').next().unwrap_or_default();
+        process.rsplit('-').next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
     }
 
     /// Whether the process runs.

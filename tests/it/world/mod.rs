@@ -212,9 +212,9 @@ impl World {
             self.processes[index].yield_until(now, now + 1000);
             return true;
         }
-        if self.snapshots.is_some() {
-            let copy = World { snapshots: None, ..self.clone() };
-            self.snapshots.as_mut().unwrap().push(copy);
+        if let Some(mut snapshots) = self.snapshots.take() {
+            snapshots.push(self.clone());
+            self.snapshots = Some(snapshots);
         }
         self.requests += 1;
         let fault = self.fault.take();
@@ -335,8 +335,8 @@ impl World {
         let timers = self.processes.iter().filter(|p| !p.frozen).filter_map(Process::next_timer);
         let gitops = self.gitops.map(|(_, _, due)| due);
         let autoscale = self.load.map(|_| self.next_autoscale);
-        let times = timers.chain(script).chain(gitops).chain(autoscale).chain(self.node.next_event(now));
-        times.filter(|t| *t > now).min()
+        let all = timers.chain(script).chain(gitops).chain(autoscale).chain(self.node.next_event(now));
+        all.filter(|t| *t > now).min()
     }
 
     /// Time goes by until the next event, at most until `end`.

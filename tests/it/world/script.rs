@@ -137,7 +137,7 @@ pub fn act(world: &mut World, act: &Act) {
         Act::Load(pods) => world.load = Some(*pods),
         Act::Brake(there) => server.braked = *there,
         Act::GitOps(wish) => {
-            world.gitops = wish.map(|(image, every)| (image, every * 1000, world.server.now))
+            world.gitops = wish.map(|(image, every)| (image, every * 1000, world.server.now));
         }
     }
 }

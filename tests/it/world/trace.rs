@@ -53,7 +53,7 @@ pub fn of_objects<'a>(seen: impl Iterator<Item = (&'a str, &'a Value)>) -> Trace
     let mut seen: Vec<(&str, &Value)> = seen.collect();
     seen.sort_by_key(|(_, object)| text(object, "/metadata/resourceVersion").parse::<u64>().unwrap_or(0));
     for (kind, object) in seen {
-        let mut named = |revision: String| -> String {
+        let mut alias = |revision: String| -> String {
             let at = names.iter().position(|n| *n == revision).unwrap_or_else(|| {
                 names.push(revision.clone());
                 names.len() - 1
@@ -63,11 +63,11 @@ pub fn of_objects<'a>(seen: impl Iterator<Item = (&'a str, &'a Value)>) -> Trace
         let (object, state) = match kind {
             "Rollout" => ("rollout".to_owned(), text(object, "/status/phase").to_owned()),
             "Release" => (
-                format!("release of {}", named(text(object, "/spec/to/revision").to_owned())),
+                format!("release of {}", alias(text(object, "/spec/to/revision").to_owned())),
                 format!("{} {}", text(object, "/status/phase"), int(object, "/status/step/index")),
             ),
             "Deployment" => {
-                let revision = named(revision(&object["spec"]["template"]));
+                let revision = alias(revision(&object["spec"]["template"]));
                 let labels = &object["metadata"]["labels"];
                 let held = labels.get("belay.dev/release").is_some();
                 (
@@ -76,7 +76,7 @@ pub fn of_objects<'a>(seen: impl Iterator<Item = (&'a str, &'a Value)>) -> Trace
                 )
             }
             "ReplicaSet" => (
-                format!("set of {}", named(revision(&without_hash(&object["spec"]["template"])))),
+                format!("set of {}", alias(revision(&without_hash(&object["spec"]["template"])))),
                 format!("{} of {}", int(object, "/spec/replicas"), owner_kind(object)),
             ),
             _ => continue,
