@@ -109,10 +109,7 @@ fn over(
         let detail = "the workload's own controller made pods of the new revision during the release";
         return Some(Reason::WentPastBrake { detail: detail.to_owned() });
     }
-    // A retry lifts the veto before its release starts: whoever finds one here has an old view of the Release.
-    let veto = pass.veto_of(&release.spec.to.revision)?;
-    let message = format!("its revision was rejected in release {}", veto.release);
-    Some(Reason::Recorded { code: veto.reason.clone(), message })
+    None
 }
 
 /// One pass over a running release.
@@ -524,20 +521,7 @@ impl<'a> Run<'a> {
     }
 
     fn create(&mut self, pass: &mut Pass<'_>, wanted: i32) {
-        // A ReplicaSet of the same template without pods is history of the workload; adopted beside the
-        // canary it would be taken for the new one.
-        let leftovers: Vec<&ReplicaSet> = pass
-            .obs
-            .replica_sets
-            .iter()
-            .filter(|rs| rs.revision == self.workload.revision && rs.replicas == 0 && rs.total == 0)
-            .collect();
-        for rs in &leftovers {
-            if !rs.deleting {
-                pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
-            }
-        }
-        if !leftovers.is_empty() {
+        if pass.remove_leftovers(self.workload, None) {
             return;
         }
         let first = self.release.status.as_ref().is_none_or(|s| s.phase == ReleasePhase::Pending);

@@ -20,6 +20,9 @@ pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     if !held || rs.deleting || rs.replicas != wanted || run.ready(pass) < wanted || rs.available < wanted {
         return;
     }
+    if pass.remove_leftovers(run.workload, run.canary) {
+        return;
+    }
     run.working.record_if_due(pass, run.release);
     pass.push(Effect::HandOver {
         replica_set: rs.id.clone(),

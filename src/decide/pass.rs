@@ -252,6 +252,24 @@ impl<'a> Pass<'a> {
         own.find_map(|rs| rs.template.as_ref())
     }
 
+    /// Deletes ReplicaSets of the present template without pods, and says whether there are any. They are history of
+    /// the workload; a canary that is adopted beside one would be taken for an old one.
+    pub fn remove_leftovers(&mut self, workload: &Workload, canary: Option<&ReplicaSet>) -> bool {
+        let canary = canary.map(|rs| &rs.id.uid);
+        let is_leftover = |rs: &&ReplicaSet| {
+            rs.revision == workload.revision
+                && rs.replicas == 0
+                && rs.total == 0
+                && Some(&rs.id.uid) != canary
+        };
+        let obs = self.obs;
+        let leftovers: Vec<&ReplicaSet> = obs.replica_sets.iter().filter(is_leftover).collect();
+        for rs in leftovers.iter().filter(|rs| !rs.deleting) {
+            self.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
+        }
+        !leftovers.is_empty()
+    }
+
     /// Lets a workload go: Belay's marks of a release and the pause come off, as far as they are there.
     pub fn free(&mut self, workload: &Workload) {
         self.push(Effect::FreeWorkload {

@@ -38,6 +38,12 @@ pub(super) fn unwind(
     let first = working.status.phase != ReleasePhase::RollingBack;
     if first {
         confirm(pass, release, workload, &reason);
+        if canary.is_none() && working.status.phase != ReleasePhase::Pending && !release.spec.unbraked {
+            // One that cannot be seen may have been handed over by now.
+            let name = release.spec.to.replica_set.clone();
+            let id = Identity { namespace: pass.rollout_id().namespace, name, ..Identity::default() };
+            pass.confirm(Subject::ReplicaSet, id, Expect::Gone);
+        }
     }
     let end = outcome(reason.code());
     if let Some(rs) = ours

@@ -302,7 +302,12 @@ impl Cache {
     /// Drops the template of a ReplicaSet without pods, unless it is the stable one of a Rollout, whose template may
     /// have to be written back: history would fill the memory.
     fn trim(&mut self, namespace: &str, name: &str) {
-        if self.rollouts.of(namespace).any(|r| stable_of(r) == Some(name)) {
+        let revision = self.replica_sets.get(namespace, name).map(|rs| rs.revision.as_str());
+        // Where it is not known yet what is stable, any may be.
+        let may_be_stable = |r: &Rollout| {
+            stable_of(r).is_none_or(|stable| stable == name) || stable_revision_of(r) == revision
+        };
+        if self.rollouts.of(namespace).any(may_be_stable) {
             return;
         }
         if let Some(rs) = self.replica_sets.get_mut(namespace, name).filter(|rs| rs.replicas == 0) {
@@ -317,8 +322,17 @@ impl Cache {
             .all()
             .filter_map(|((namespace, _), r)| Some((namespace.clone(), stable_of(r)?.to_owned())))
             .collect();
+        let revisions: BTreeSet<String> =
+            self.rollouts.all().filter_map(|(_, r)| stable_revision_of(r).map(ToOwned::to_owned)).collect();
+        let undecided: BTreeSet<String> = self
+            .rollouts
+            .all()
+            .filter(|(_, r)| stable_of(r).is_none())
+            .map(|(key, _)| key.0.clone())
+            .collect();
         for (key, rs) in self.replica_sets.all_mut() {
-            if rs.replicas == 0 && !stable.contains(key) {
+            let history = !stable.contains(key) && !revisions.contains(&rs.revision);
+            if rs.replicas == 0 && history && !undecided.contains(&key.0) {
                 rs.template = None;
             }
         }
@@ -428,6 +442,11 @@ fn stable_of(rollout: &Rollout) -> Option<&str> {
     rollout.status.as_ref()?.stable.as_ref().map(|stable| stable.replica_set.as_str())
 }
 
+/// The revision that a Rollout's status names as stable. Its ReplicaSet may not have been known yet.
+fn stable_revision_of(rollout: &Rollout) -> Option<&str> {
+    rollout.status.as_ref()?.stable.as_ref().map(|stable| stable.revision.as_str())
+}
+
 fn key_of(rollout: &Rollout) -> Option<Key> {
     Some((rollout.metadata.namespace.clone()?, rollout.metadata.name.clone()?))
 }
@@ -483,8 +502,10 @@ mod tests {
         cache.put(Kind::ReplicaSets, &replica_set("b", 0, "3"));
         cache.put(Kind::ReplicaSets, &replica_set("a", 0, "4"));
         assert_eq!(with_template(&cache), ["b", "c"]);
-        // Another one is stable: now the old one is history.
+        // Another one is stable. It may turn out not to be; the old one is history when it is next heard of.
         cache.put(Kind::Rollouts, &rollout("c", "5"));
+        assert_eq!(with_template(&cache), ["b", "c"]);
+        cache.put(Kind::ReplicaSets, &replica_set("b", 0, "6"));
         assert_eq!(with_template(&cache), ["c"]);
     }
 }

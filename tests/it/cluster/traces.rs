@@ -29,7 +29,8 @@ async fn real(purpose: &str, script: &[Line]) -> Option<Trace> {
                 let crash = crashes.as_ref().filter(|(bad, _)| bad == image).map_or("", |(_, after)| after);
                 // Every image is the sample program with another version; the first one is what is there already.
                 let version = image.trim_start_matches('v');
-                let env = [("VERSION", version), ("LINGER", "0s"), ("CRASH", crash)];
+                // In the order in which the first ones stand there.
+                let env = [("LINGER", "0s"), ("VERSION", version), ("CRASH", crash)];
                 let env = if version == "1" { &env[..2] } else { &env[..] };
                 set_env(&scene, env).await;
             }

@@ -30,6 +30,8 @@ pub struct Oracle {
     pub guards_capacity: bool,
     /// How many writes Belay has made.
     pub writes: u32,
+    /// The largest size that the workload ever had: a view of it may be old.
+    largest: i64,
     /// Largest difference of two clocks, in seconds.
     pub skew: f64,
     begun: bool,
@@ -38,8 +40,8 @@ pub struct Oracle {
 impl Oracle {
     /// The first revision is stable: from here on everything counts.
     pub fn begin(&mut self) {
-        let breaches = std::mem::take(&mut self.breaches);
-        *self = Self { guards_capacity: true, begun: true, breaches, ..Self::default() };
+        let (breaches, largest) = (std::mem::take(&mut self.breaches), self.largest);
+        *self = Self { guards_capacity: true, begun: true, breaches, largest, ..Self::default() };
     }
 
     /// A person asked for another attempt.
@@ -55,14 +57,13 @@ impl Oracle {
 
     /// Judges one write.
     pub fn judge(&mut self, server: &Server, truth: &Truth, write: &Write) {
-        if !self.begun {
-            return;
-        }
         let at = write.at;
-        if write.sort == Sort::Pod {
-            self.pod(write);
+        match (write.sort, &write.after) {
+            (Sort::Pod, _) => self.pod(write),
+            (Sort::Deployment, Some(d)) => self.largest = self.largest.max(int(d, "/spec/replicas")),
+            _ => {}
         }
-        if write.by != OPERATOR_USER {
+        if !self.begun || write.by != OPERATOR_USER {
             return;
         }
         self.writes += 1;
@@ -137,17 +138,19 @@ impl Oracle {
         let at = write.at;
         let Some(after) = &write.after else { return };
         let before = write.before.as_deref();
-        if let Some(before) = before {
-            self.breach(owner_kind(before) != "Rollout", at, "Belay wrote to a ReplicaSet of somebody else");
-        }
         let name = &write.name;
         let revision = revision(&without_hash(&after["spec"]["template"]));
         let (size, was) = (int(after, "/spec/replicas"), before.map_or(0, |b| int(b, "/spec/replicas")));
+        if before.is_some_and(|before| owner_kind(before) != "Rollout") {
+            // A rejected revision that came past the brake is taken back where it stands.
+            let taken_back = size == 0 && self.rejected.contains(&revision);
+            self.breach(!taken_back, at, format!("Belay wrote to {name}, which is somebody else's"));
+            return;
+        }
         let stopped = after["metadata"]["annotations"].get("belay.dev/stopped");
-        let replicas = server.get(Sort::Deployment, "web").map_or(0, |d| int(d, "/spec/replicas"));
         let running = running(server);
         if size > was {
-            let permitted = running.as_ref().map_or(0, |r| permitted(r, replicas));
+            let permitted = running.as_ref().map_or(0, |r| permitted(r, self.largest));
             self.breach(size > permitted, at, format!("{name} has {size} pods, {permitted} are permitted"));
             self.breach(stopped.is_some(), at, format!("{name} was stopped and grew"));
             let back = self.rejected.contains(&revision);

@@ -77,7 +77,9 @@ impl World {
         self.advance(3600);
         assert_eq!(self.oracle.writes, before, "{what}: it goes on writing\n{}", self.outcome());
         for process in &self.processes {
-            assert_eq!(process.next_timer(), None, "{what}: it wants to wake\n{}", self.outcome());
+            let (name, reasons) = (&process.name, &process.reasons);
+            let what = format!("{what}: {name} wants to wake: {reasons:?}");
+            assert_eq!(process.next_timer(), None, "{what}\n{}", self.outcome());
         }
     }
 }

@@ -68,7 +68,7 @@ pub struct Process {
     pub frozen: bool,
     /// Kinds whose watches tell it nothing.
     pub deaf: BTreeSet<Sort>,
-    /// What the last pass gave as reasons, for messages.
+    /// What the last pass gave as reasons and wanted to write, for messages.
     pub reasons: Vec<String>,
 }
 
@@ -172,6 +172,7 @@ impl Process {
             return false;
         };
         self.reasons = reasons.iter().map(ToString::to_string).collect();
+        self.reasons.extend(effects.iter().map(|e| e.name().to_owned()));
         if let Some(look) = look {
             self.looks.push_back((now, key.clone(), look));
         }

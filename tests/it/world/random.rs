@@ -149,7 +149,7 @@ impl History {
         let effect = self.world.processes[index].next_effect().map(|e| format!("{e:?}"));
         if let Some(effect) = effect {
             let fault = self.world.fault;
-            self.tell(|| format!("{index} sends {} {fault:?}", &effect[..effect.len().min(160)]));
+            self.tell(|| format!("{index} sends {} {fault:?}", &effect[..effect.len().min(1600)]));
         }
         self.world.send(index);
         self.world.fault = None;

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub resized: bool,
     /// Whether how long it takes depends on when looks are taken, so that histories differ in more than their end.
     pub timed: bool,
+    /// Whether somebody acts at the very moment when the operator does, so that either may be first.
+    pub raced: bool,
 }
 
 impl Scenario {
@@ -34,6 +36,7 @@ impl Scenario {
             tail: 120,
             resized: false,
             timed: false,
+            raced: false,
         }
     }
 
@@ -265,7 +268,8 @@ fn every() -> Vec<Scenario> {
         ("change back", Act::Image("v1")),
     ] {
         let name = format!("{what} while it is handed over");
-        all.push(Scenario::new(&name, vec![V2, (When::Phase(ReleasePhase::Promoting), act)]));
+        let script = vec![V2, (When::Phase(ReleasePhase::Promoting), act)];
+        all.push(Scenario { raced: true, ..Scenario::new(&name, script) });
     }
     for (what, act) in
         [("scaled", Act::Scale(7)), ("scaled down", Act::Scale(3)), ("another change", Act::Image("v3"))]
