@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test bench lint fmt manifests cluster cluster-down image install-cli clean
+SEEDS ?= 10000
+
+.PHONY: help demo test bench simulate mutants lint fmt manifests cluster cluster-down image install-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +18,12 @@ test: ## everything: format, lints, unit tests, properties, command line, the re
 
 bench: ## the figures with their bounds; writes target/bench/report.json
 	@hack/bench
+
+simulate: ## random histories in the simulator: SEEDS=10000, or SEED=7 for one with every step
+	@BELAY_SEEDS=$(SEEDS) $(if $(SEED),BELAY_SEED=$(SEED)) $(CARGO) test --quiet --test it -- --nocapture world::random::
+
+mutants: ## seed defects, one at a time, and see that the simulator finds each (half an hour)
+	@hack/mutants
 
 lint: ## format and clippy, as in test
 	$(CARGO) fmt --check

@@ -7,15 +7,19 @@ use super::World;
 use super::process::Fault;
 use super::scenarios::{Scenario, all};
 
-/// Runs `work` on every item, on all cores. Panics with all failures.
+/// Runs `work` on every item, on all cores. Panics with all failures; with `BELAY_FAIL_FAST` it stops at the first.
 pub fn side_by_side<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Vec<String>> = Mutex::default();
+    let hasty = std::env::var_os("BELAY_FAIL_FAST").is_some();
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if hasty && !failed.lock().unwrap().is_empty() {
+                        return;
+                    }
                     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(item)));
                     if let Err(panic) = caught {
                         let text = panic.downcast_ref::<String>().cloned();
@@ -27,7 +31,15 @@ pub fn side_by_side<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), items.len(), failed.join("\n\n"));
+    let (count, of) = (failed.len(), items.len());
+    assert!(failed.is_empty(), "{count} of {of} failed, at commit {}:\n{}", commit(), failed.join("\n\n"));
+}
+
+/// What the tree is, so that a failure can be played again.
+fn commit() -> String {
+    let asked = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let said = asked.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();
+    if said.is_empty() { "unknown".to_owned() } else { said }
 }
 
 /// The undisturbed history of a scenario, and the world just before each request in it.
