@@ -38,7 +38,8 @@ pub(super) fn unwind(
     let first = working.status.phase != ReleasePhase::RollingBack;
     if first {
         confirm(pass, release, workload, &reason);
-        if canary.is_none() && working.status.phase != ReleasePhase::Pending && !release.spec.unbraked {
+        let seen = pass.obs.replica_sets.iter().any(|rs| rs.id.name == release.spec.to.replica_set);
+        if !seen && working.status.phase != ReleasePhase::Pending && !release.spec.unbraked {
             // One that cannot be seen may have been handed over by now.
             let name = release.spec.to.replica_set.clone();
             let id = Identity { namespace: pass.rollout_id().namespace, name, ..Identity::default() };

@@ -22,6 +22,8 @@ pub struct Oracle {
     pub breaches: Vec<String>,
     /// Revisions that were rejected, and that nobody asked to try again.
     rejected: BTreeSet<String>,
+    /// Releases that have passed all their steps.
+    passed: BTreeSet<String>,
     /// How often each object was made and deleted by Belay.
     pub counts: BTreeMap<(Sort, String), (u32, u32)>,
     /// How many pods each ReplicaSet ever had.
@@ -165,7 +167,8 @@ impl Oracle {
             }
         }
         if owner_kind(after).is_empty() {
-            let passed = running.as_ref().is_some_and(|r| step_of(r) >= r.spec.steps.len());
+            let release = after["metadata"]["annotations"]["belay.dev/release"].as_str().unwrap_or_default();
+            let passed = self.passed.contains(release);
             self.breach(!passed, at, format!("{name} was handed over before all steps were passed"));
             self.breach(stopped.is_some(), at, format!("{name} was stopped and handed over"));
             let back = self.rejected.contains(&revision);
@@ -187,6 +190,9 @@ impl Oracle {
         let name = &write.name;
         let steps = new.spec.steps.len();
         let (was, is) = (status(&old), status(&new));
+        if is.step.index as usize >= steps {
+            self.passed.insert(name.clone());
+        }
         self.breach(is.step.index < was.step.index, at, format!("{name}: a step was taken back"));
         self.breach(
             was.phase.is_final() && is.phase != was.phase,
