@@ -87,6 +87,7 @@ proptest! {
     fn a_canary_is_stopped_or_let_go(annotations in any_map(), reason in ".{0,40}", replicas in 0..9_i32) {
         let mut before = object(None, annotations.as_ref());
         before["spec"]["replicas"] = json!(replicas);
+        before["status"] = json!({"availableReplicas": replicas});
         let has_annotations = annotations.is_some();
         let mut expected = before.clone();
         expected["metadata"]["annotations"]["belay.dev/stopped"] = json!(reason);

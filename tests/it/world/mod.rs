@@ -57,8 +57,6 @@ pub struct World {
     pub node: Node,
     pub truth: Truth,
     pub processes: Vec<Process>,
-    /// Which process holds the lease; any may take it when nobody does.
-    pub leader: Option<usize>,
     pub oracle: Oracle,
     /// What is still to happen.
     pub script: VecDeque<Line>,
@@ -95,7 +93,6 @@ impl World {
             node: Node::default(),
             truth: Truth::default(),
             processes: Vec::new(),
-            leader: None,
             oracle: Oracle::default(),
             script: VecDeque::new(),
             since: 0,
@@ -144,15 +141,11 @@ impl World {
     pub fn restart(&mut self, index: usize, at: &BTreeMap<Sort, usize>) {
         let skew = self.processes[index].skew;
         self.processes[index] = self.new_process(skew, at);
-        if self.leader == Some(index) {
-            self.leader = None;
-        }
     }
 
     fn died(&mut self, index: usize) {
         if self.abandoned {
             self.processes.remove(index);
-            self.leader = None;
         } else {
             self.restart(index, &BTreeMap::new());
         }
@@ -193,25 +186,17 @@ impl World {
         }
     }
 
-    /// Whether a process may write now; whoever asks first takes a lease that nobody holds.
-    fn leads(&mut self, index: usize) -> bool {
-        let free = self.leader.is_none_or(|leader| leader >= self.processes.len());
-        if free {
-            self.leader = Some(index);
-        }
-        self.leader == Some(index)
-    }
-
     /// A process sends its next request. True when it had one.
     pub fn send(&mut self, index: usize) -> bool {
         if !self.processes[index].busy() {
             return false;
         }
-        if !self.leads(index) {
-            let now = self.server.now;
-            self.processes[index].yield_until(now, now + 1000);
+        if !self.processes[index].hold_lease(&mut self.server) {
+            self.judge();
             return true;
         }
+        self.judge();
+        self.oracle.one_writes(&self.server, &self.processes[index].name);
         if let Some(mut snapshots) = self.snapshots.take() {
             snapshots.push(self.clone());
             self.snapshots = Some(snapshots);

@@ -118,7 +118,7 @@ impl Oracle {
             Sort::Autoscaler => path == "/spec/minReplicas" || path.starts_with("/metadata/annotations"),
             Sort::Rollout => path.starts_with("/status") || path.starts_with("/metadata/finalizers"),
             Sort::Release => path.starts_with("/status"),
-            Sort::Pod | Sort::Event => false,
+            Sort::Pod | Sort::Lease | Sort::Event => false,
         };
         let server_side = ["/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"];
         let foreign: Vec<&String> =
@@ -255,6 +255,13 @@ impl Oracle {
             });
             self.breach(!asked, write.at, format!("the veto of {lifted} was lifted, and nobody asked"));
         }
+    }
+
+    /// Only the process that holds the Lease writes.
+    pub fn one_writes(&mut self, server: &Server, process: &str) {
+        let holder = server.get(Sort::Lease, super::process::LEASE);
+        let holder = holder.map_or("", |l| text(l, "/spec/holderIdentity")).to_owned();
+        self.breach(holder != process, server.now, format!("{process} writes, and {holder} holds the lease"));
     }
 
     /// What must hold whenever the controllers have nothing to do.

@@ -5,14 +5,21 @@ use std::sync::Arc;
 
 use belay::act::{self, ActError};
 use belay::api::{BrakeForm, OPERATOR_USER};
+use belay::clock::Moment;
 use belay::decide::{Brake, Effect};
 use belay::observe::{Key, News};
+use belay::operator::candidate::{Answer, Candidate, Step, Ticket};
 use belay::operator::{Core, Ended, Look, Pass, Report, judge};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::clock;
-use super::server::{Refusal, Server, Sort};
+use super::server::{NAMESPACE, Refusal, Server, Sort};
+
+/// The name of the Lease.
+pub const LEASE: &str = "belay";
+/// Most requests about the lease for one write.
+const TRIES: usize = 6;
 
 /// What goes wrong with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +64,9 @@ pub struct Process {
     /// As events name it.
     pub name: String,
     core: Core,
+    candidate: Candidate,
+    /// Of the pass that is under way.
+    ticket: Ticket,
     /// How much of the log it has been told, by kind.
     seen: BTreeMap<Sort, usize>,
     flight: Option<Flight>,
@@ -64,6 +74,8 @@ pub struct Process {
     looks: VecDeque<(i64, Key, Look)>,
     /// Milliseconds that its clock is ahead.
     pub skew: i64,
+    /// How fast its monotonic clock runs, in per mille.
+    pub rate: u32,
     /// It does nothing, and does not know it.
     pub frozen: bool,
     /// Kinds whose watches tell it nothing.
@@ -86,9 +98,13 @@ pub enum Sent {
 impl Process {
     /// Starts and lists every kind, as of the log's positions in `at`; of kinds that are not in there, as of now.
     pub fn start(name: &str, server: &Server, at: &BTreeMap<Sort, usize>, skew: i64) -> Self {
+        let candidate = Candidate::new(NAMESPACE.to_owned(), LEASE.to_owned(), name.to_owned());
         let mut process = Self {
             name: name.to_owned(),
             core: Core::default(),
+            ticket: candidate.ticket(),
+            candidate,
+            rate: 1000,
             seen: BTreeMap::new(),
             flight: None,
             looks: VecDeque::new(),
@@ -126,6 +142,72 @@ impl Process {
         clock::time(now + self.skew)
     }
 
+    /// What its monotonic clock says: it begins at another time in each process, and nobody sets it.
+    fn moment(&self, now: i64) -> Moment {
+        let begun =
+            i64::try_from(self.name.len() + self.name.bytes().map(usize::from).sum::<usize>()).unwrap();
+        let micros = (now + begun) * i64::from(self.rate);
+        Moment::new(std::time::Duration::from_micros(micros.unsigned_abs()))
+    }
+
+    /// Is told how the Lease looks.
+    pub fn hear_of_lease(&mut self, server: &Server) {
+        let at = self.moment(server.now);
+        self.candidate.learn(server.get(Sort::Lease, LEASE).map(|l| &**l), at);
+        if self.candidate.is_free() {
+            self.core.lease_is_free(self.time(server.now));
+        }
+    }
+
+    /// Makes sure that it may write, as the operator does before each write. False: the pass has ended.
+    pub fn hold_lease(&mut self, server: &mut Server) -> bool {
+        for _ in 0..TRIES {
+            let at = self.moment(server.now);
+            let ended = match self.candidate.evaluate(&mut self.ticket, at) {
+                Step::Fine(_) => return true,
+                Step::Wait(until) => {
+                    let wait = i64::try_from(until.since(at).as_millis()).unwrap() + 1;
+                    Some(Ended::NotLeader(self.time(server.now + wait)))
+                }
+                Step::Lost => Some(Ended::Stale),
+                step @ (Step::Renew | Step::Acquire | Step::Look) => {
+                    self.ask_for_lease(server, step);
+                    None
+                }
+            };
+            if let Some(ended) = ended {
+                self.end_pass(ended, server.now);
+                return false;
+            }
+        }
+        self.end_pass(Ended::Failed, server.now);
+        false
+    }
+
+    fn ask_for_lease(&mut self, server: &mut Server, step: Step) {
+        let at = self.moment(server.now);
+        let Some(request) = self.candidate.request(step, self.time(server.now)) else { return };
+        let answer = match (request.method.as_str(), request.body) {
+            ("GET", _) => {
+                server.get(Sort::Lease, LEASE).map_or(Answer::Absent, |l| Answer::Record((**l).clone()))
+            }
+            ("POST", Some(body)) => record(server.create(&self.name, Sort::Lease, body)),
+            (_, body) => record(server.replace(&self.name, Sort::Lease, LEASE, body.unwrap_or_default())),
+        };
+        self.candidate.answered(request.purpose, at, &answer, at);
+    }
+
+    fn end_pass(&mut self, ended: Ended, now: i64) {
+        if let Some(flight) = self.flight.take() {
+            self.report(Report::Ended { key: flight.key, ended }, now);
+        }
+    }
+
+    fn report(&mut self, report: Report, now: i64) {
+        self.core.others_wrote(self.candidate.others());
+        self.core.take_report(report, self.time(now));
+    }
+
     /// Is told the next entries of one kind, at most `most`. True when there were any.
     pub fn hear(&mut self, server: &Server, sort: Sort, most: usize) -> bool {
         let now = self.time(server.now);
@@ -154,6 +236,7 @@ impl Process {
     pub fn hear_all(&mut self, server: &Server) -> bool {
         let now = self.time(server.now);
         self.core.set_brake(brake(server), now);
+        self.hear_of_lease(server);
         let kinds: Vec<Sort> = Sort::WATCHED.into_iter().filter(|s| !self.deaf.contains(s)).collect();
         kinds.into_iter().fold(false, |any, sort| self.hear(server, sort, usize::MAX) | any)
     }
@@ -168,6 +251,8 @@ impl Process {
         if self.flight.is_some() {
             return false;
         }
+        self.ticket = self.candidate.ticket();
+        self.core.others_wrote(self.candidate.others());
         let Some(Pass { key, effects, look, reasons, .. }) = self.core.next_pass(self.time(now)) else {
             return false;
         };
@@ -185,14 +270,6 @@ impl Process {
     /// The next request, for messages.
     pub fn next_effect(&self) -> Option<&Effect> {
         self.flight.as_ref()?.effects.front()
-    }
-
-    /// Gives up the pass: another process writes until then.
-    pub fn yield_until(&mut self, now: i64, until: i64) {
-        if let Some(flight) = self.flight.take() {
-            let ended = Ended::NotLeader(self.time(until));
-            self.core.take_report(Report::Ended { key: flight.key, ended }, self.time(now));
-        }
     }
 
     /// Sends the next request of the pass, with a fault if there is one.
@@ -220,17 +297,13 @@ impl Process {
         };
         let (report, ended) = judge(&effect, request.resource, answer);
         if let Some(report) = report {
-            self.core.take_report(report, now);
+            self.report(report, server.now);
         }
-        let Some(flight) = &self.flight else { return Sent::Yes };
-        let ended = match ended {
-            Err(ended) => Some(ended),
-            Ok(()) => flight.effects.is_empty().then_some(Ended::Written),
-        };
-        if let Some(ended) = ended {
-            let key = flight.key.clone();
-            self.flight = None;
-            self.core.take_report(Report::Ended { key, ended }, now);
+        let done = self.flight.as_ref().is_none_or(|f| f.effects.is_empty());
+        match ended {
+            Err(ended) => self.end_pass(ended, server.now),
+            Ok(()) if done => self.end_pass(Ended::Written, server.now),
+            Ok(()) => {}
         }
         Sent::Yes
     }
@@ -241,7 +314,7 @@ impl Process {
     }
 
     pub fn looked(&mut self, report: Report, now: i64) {
-        self.core.take_report(report, self.time(now));
+        self.report(report, now);
     }
 
     /// When it wants to wake, in milliseconds of the world.
@@ -272,6 +345,14 @@ fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal
             server.delete(OPERATOR_USER, sort, &request.name, uid)?;
             Ok(serde_json::json!({"kind": "Status", "status": "Success"}))
         }
+    }
+}
+
+fn record(answer: Result<Value, Refusal>) -> Answer {
+    match answer {
+        Ok(record) => Answer::Record(record),
+        Err(refusal) if refusal.code == 404 => Answer::Absent,
+        Err(_) => Answer::Conflict,
     }
 }
 

@@ -97,6 +97,9 @@ impl History {
             world.oracle.skew = 8.0;
             world.start_process(skew);
         }
+        for process in &mut world.processes {
+            process.rate = 950 + u32::try_from(dice.below(101)).unwrap();
+        }
         let rude = dice.one_in(3);
         Self { dice, world, told, rude }
     }
@@ -219,7 +222,7 @@ impl History {
         self.world.judge();
     }
 
-    /// Processes freeze, die, lose the lease, and start with old views.
+    /// Processes freeze, die, and start with old views.
     fn trouble(&mut self) {
         let index = self.dice.below(self.world.processes.len());
         match self.dice.below(4) {
@@ -241,8 +244,9 @@ impl History {
                 self.world.restart(index, &BTreeMap::from([(sort, at)]));
             }
             _ => {
-                self.tell(|| "the lease lapses".to_owned());
-                self.world.leader = None;
+                let world = &mut self.world;
+                world.processes[index].hear_of_lease(&world.server);
+                self.tell(|| format!("{index} hears of the lease"));
             }
         }
     }
@@ -253,7 +257,6 @@ impl History {
         for process in &mut world.processes {
             process.frozen = false;
         }
-        world.leader = None;
         world.node.set_fate(None, Fate::Good);
         world.truth.down_since = None;
         world.load = None;

@@ -23,6 +23,7 @@ pub enum Sort {
     ReplicaSet,
     Pod,
     Autoscaler,
+    Lease,
     Event,
 }
 
@@ -49,7 +50,7 @@ impl Sort {
             Self::ReplicaSet => Kind::ReplicaSets,
             Self::Pod => Kind::Pods,
             Self::Autoscaler => Kind::Autoscalers,
-            Self::Event => return None,
+            Self::Lease | Self::Event => return None,
         })
     }
 
@@ -59,7 +60,7 @@ impl Sort {
 
     /// Whether it has a status that is written by itself.
     fn has_status(self) -> bool {
-        self != Self::Event
+        !matches!(self, Self::Lease | Self::Event)
     }
 
     /// What `metadata.generation` counts: changes of the spec.
@@ -222,6 +223,15 @@ impl Server {
         let mut new = (*old).clone();
         change(&mut new);
         self.write(by, sort, name, &old, new, status)
+    }
+
+    /// A write of the whole object over the version that it was read as.
+    pub fn replace(&mut self, by: &str, sort: Sort, name: &str, new: Value) -> Result<Value, Refusal> {
+        let Some(old) = self.get(sort, name).cloned() else { return refuse(404, format!("no {name}")) };
+        if new["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"] {
+            return refuse(409, "the object has been modified");
+        }
+        self.write(by, sort, name, &old, new, false)
     }
 
     fn write(

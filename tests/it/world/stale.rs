@@ -57,7 +57,8 @@ fn one_view(scenario: &Scenario, before: &World, sort: Sort, until: usize, outco
     let mut world = before.clone();
     world.restart(0, &BTreeMap::from([(sort, until)]));
     world.processes[0].deaf.insert(sort);
-    world.advance(3);
+    // Long enough to take the lease over and to write.
+    world.advance(8);
     world.assert_sound(&what);
     world.processes[0].deaf.clear();
     world.play(scenario.tail);
