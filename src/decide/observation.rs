@@ -64,6 +64,16 @@ impl Sight {
     }
 }
 
+impl Observation {
+    /// The release that is under way: the oldest that is not final.
+    pub fn running(&self) -> Option<&Release> {
+        self.releases
+            .iter()
+            .filter(|r| r.status.as_ref().is_none_or(|s| !s.phase.is_final()))
+            .min_by_key(|r| r.metadata.creation_timestamp.as_ref().map(|t| t.0))
+    }
+}
+
 /// What is not yet written: the evidence of the looks since the last write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {

@@ -101,13 +101,9 @@ impl<'a> Pass<'a> {
         self.obs.rollout.metadata.uid.clone().unwrap_or_default()
     }
 
-    /// The release that is under way: the oldest that is not final.
+    /// The release that is under way.
     pub fn running(&self) -> Option<&'a Release> {
-        self.obs
-            .releases
-            .iter()
-            .filter(|r| !is_final(r))
-            .min_by_key(|r| r.metadata.creation_timestamp.as_ref().map(|t| t.0))
+        self.obs.running()
     }
 
     pub fn veto_of(&self, revision: &str) -> Option<&Veto> {

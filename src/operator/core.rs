@@ -12,7 +12,6 @@ use super::queue::{Ended, Queue};
 use crate::act::{ActError, Outcome};
 use crate::analysis::query::Target;
 use crate::analysis::{Plan, Sample, Side};
-use crate::api::Release;
 use crate::cluster::Resource;
 use crate::decide::{Brake, Decision, Effect, Expect, Identity, Memory, Observation, Reason, decide};
 use crate::observe::{Cache, Key, Kind, News};
@@ -184,13 +183,13 @@ impl Core {
     fn begin(&mut self, key: &Key, since: Timestamp, now: Timestamp) -> Option<Pass> {
         let mut observation = self.cache.observe(key)?;
         observation.memory = self.memory.get(key).cloned();
-        let uid = running(&observation).and_then(|r| r.metadata.uid.clone());
+        let uid = observation.running().and_then(|r| r.metadata.uid.clone());
         observation.sample = self
             .samples
             .remove(key)
             .filter(|(release, _)| Some(release) == uid.as_ref())
             .map(|(_, sample)| sample);
-        let release = running(&observation).and_then(|r| r.metadata.name.clone()).unwrap_or_default();
+        let release = observation.running().and_then(|r| r.metadata.name.clone()).unwrap_or_default();
         let Decision { effects, memory, wake_at, sample, reasons } = decide(&observation, now);
         // One look at a time per Rollout.
         let look = (sample && !self.looking.contains(key)).then(|| look_at(&observation)).flatten();
@@ -285,13 +284,9 @@ fn deleted(effect: &Effect) -> Option<Identity> {
     }
 }
 
-fn running(observation: &Observation) -> Option<&Release> {
-    observation.releases.iter().find(|r| r.status.as_ref().is_none_or(|s| !s.phase.is_final()))
-}
-
 /// The pods to measure for the running release.
 fn look_at(observation: &Observation) -> Option<Look> {
-    let release = running(observation)?;
+    let release = observation.running()?;
     let plan = Plan::resolve(release.spec.analysis.as_ref()?, release.spec.planned_looks).ok()?;
     let canary = observation.replica_sets.iter().find(|rs| rs.id.name == release.spec.to.replica_set)?;
     let namespace = observation.rollout.metadata.namespace.clone().unwrap_or_default();

@@ -22,8 +22,8 @@ pub struct Oracle {
     pub breaches: Vec<String>,
     /// Revisions that were rejected, and that nobody asked to try again.
     rejected: BTreeSet<String>,
-    /// Releases that have passed all their steps.
-    passed: BTreeSet<String>,
+    /// Each Release as it was last: somebody may delete it at any moment.
+    releases: BTreeMap<String, Release>,
     /// How often each object was made and deleted by Belay.
     pub counts: BTreeMap<(Sort, String), (u32, u32)>,
     /// How many pods each ReplicaSet ever had.
@@ -62,6 +62,11 @@ impl Oracle {
         let at = write.at;
         match (write.sort, &write.after) {
             (Sort::Pod, _) => self.pod(write),
+            (Sort::Release, Some(r)) => {
+                if let Some(release) = decoded::<Release>(r) {
+                    self.releases.insert(write.name.clone(), release);
+                }
+            }
             (Sort::Deployment, Some(d)) => self.largest = self.largest.max(int(d, "/spec/replicas")),
             _ => {}
         }
@@ -92,7 +97,7 @@ impl Oracle {
             _ => {}
         }
         match write.sort {
-            Sort::ReplicaSet => self.replica_set(server, write),
+            Sort::ReplicaSet => self.replica_set(write),
             Sort::Release => self.release(truth, write),
             Sort::Rollout => self.rollout(server, write),
             _ => {}
@@ -136,7 +141,7 @@ impl Oracle {
     }
 
     /// Lines 2, 3, 4 and 5: how many canary pods there may be, and when they are handed over.
-    fn replica_set(&mut self, server: &Server, write: &Write) {
+    fn replica_set(&mut self, write: &Write) {
         let at = write.at;
         let Some(after) = &write.after else { return };
         let before = write.before.as_deref();
@@ -150,9 +155,10 @@ impl Oracle {
             return;
         }
         let stopped = after["metadata"]["annotations"].get("belay.dev/stopped");
-        let running = running(server);
+        let release = after["metadata"]["annotations"]["belay.dev/release"].as_str().unwrap_or_default();
+        let release = self.releases.get(release).cloned();
         if size > was {
-            let permitted = running.as_ref().map_or(0, |r| permitted(r, self.largest));
+            let permitted = release.as_ref().map_or(0, |r| permitted(r, self.largest));
             self.breach(size > permitted, at, format!("{name} has {size} pods, {permitted} are permitted"));
             self.breach(stopped.is_some(), at, format!("{name} was stopped and grew"));
             let back = self.rejected.contains(&revision);
@@ -167,8 +173,7 @@ impl Oracle {
             }
         }
         if owner_kind(after).is_empty() {
-            let release = after["metadata"]["annotations"]["belay.dev/release"].as_str().unwrap_or_default();
-            let passed = self.passed.contains(release);
+            let passed = release.as_ref().is_some_and(|r| step_of(r) >= r.spec.steps.len());
             self.breach(!passed, at, format!("{name} was handed over before all steps were passed"));
             self.breach(stopped.is_some(), at, format!("{name} was stopped and handed over"));
             let back = self.rejected.contains(&revision);
@@ -190,9 +195,6 @@ impl Oracle {
         let name = &write.name;
         let steps = new.spec.steps.len();
         let (was, is) = (status(&old), status(&new));
-        if is.step.index as usize >= steps {
-            self.passed.insert(name.clone());
-        }
         self.breach(is.step.index < was.step.index, at, format!("{name}: a step was taken back"));
         self.breach(
             was.phase.is_final() && is.phase != was.phase,
@@ -316,10 +318,6 @@ fn step_of(release: &Release) -> usize {
 
 pub fn is_final(release: &Release) -> bool {
     release.status.as_ref().is_some_and(|s| s.phase.is_final())
-}
-
-fn running(server: &Server) -> Option<Release> {
-    server.releases().into_iter().find(|r| !is_final(r))
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(object: &Value) -> Option<T> {

@@ -200,7 +200,12 @@ fn every() -> Vec<Scenario> {
                 .spec(with(plain(), "rollback", json!({"restoreTemplate": true}))),
             Scenario::new(
                 "failure held, then aborted",
-                vec![after(0, Act::Fate("v2", Fate::Crash(15))), V2, after(60, command(Verb::Abort))],
+                vec![
+                    // In the second step, however long a takeover takes.
+                    after(0, Act::Fate("v2", Fate::Crash(20))),
+                    V2,
+                    after(60, command(Verb::Abort)),
+                ],
             )
             .spec(with(plain(), "rollback", json!({"automatic": false}))),
             Scenario::new("back to an older revision", vec![V2, after(120, Act::Image("v1"))]),
@@ -241,7 +246,7 @@ fn every() -> Vec<Scenario> {
         ];
     for (what, fate) in [
         ("crash at once", Fate::Crash(1)),
-        ("crash later", Fate::Crash(14)),
+        ("crash later", Fate::Crash(20)),
         ("out of memory", Fate::OutOfMemory(5)),
         ("readiness lost", Fate::LosesReadiness(8)),
         ("readiness flaps", Fate::Flaps(7)),
