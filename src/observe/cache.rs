@@ -181,13 +181,8 @@ impl Cache {
                 }
                 self.unread_rollouts.let_go(&id);
                 let workload = rollout.spec.workload_ref.name.clone();
-                let before =
-                    self.rollouts.get(&namespace, &id.name).and_then(stable_of).map(ToOwned::to_owned);
                 if !self.rollouts.put(id, rollout) {
                     return Vec::new();
-                }
-                if let Some(before) = before {
-                    self.trim(&namespace, &before);
                 }
                 // Its rivals, too.
                 self.of_workload(&namespace, &workload)
