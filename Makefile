@@ -22,7 +22,7 @@ bench: ## the figures with their bounds; writes target/bench/report.json
 simulate: ## random histories in the simulator: SEEDS=10000, or SEED=7 for one with every step
 	@BELAY_SEEDS=$(SEEDS) $(if $(SEED),BELAY_SEED=$(SEED)) $(CARGO) test --quiet --test it -- --nocapture world::random::
 
-mutants: ## seed defects, one at a time, and see that the simulator finds each (half an hour)
+mutants: ## seed defects, one at a time, and see that the simulator finds each (about an hour)
 	@hack/mutants
 
 lint: ## format and clippy, as in test
