@@ -43,15 +43,21 @@ async fn real(purpose: &str, script: &[Line]) -> Option<Trace> {
             other => panic!("{other:?} is not played on a real cluster"),
         }
     }
-    let name = scene.started_by_now(0).await;
-    scene
-        .release_where(&name, "ended", |r| {
-            ["Promoted", "RolledBack", "Superseded"].contains(&text(r, "/status/phase").as_str())
-        })
-        .await;
-    super::eventually(super::PATIENCE, "the Rollout has come to rest", async || {
-        let phase = text(&scene.rollout().await, "/status/phase");
-        if ["Stable", "Rejected"].contains(&phase.as_str()) { Ok(()) } else { Err(phase) }
+    super::eventually(super::PATIENCE, "every release has ended, and the Rollout is at rest", async || {
+        let ended =
+            |r: &Value| ["Promoted", "RolledBack", "Superseded"].contains(&text(r, "/status/phase").as_str());
+        let releases = scene.releases().await;
+        let (rollout, workload) = (scene.rollout().await, scene.workload().await);
+        // A change that was just made may not have its release yet.
+        let revision = belay::decide::revision(&workload["spec"]["template"]);
+        let known = releases.iter().any(|r| text(r, "/spec/to/revision") == revision)
+            || text(&rollout, "/status/stable/revision") == revision;
+        let at_rest = ["Stable", "Rejected"].contains(&text(&rollout, "/status/phase").as_str());
+        if known && at_rest && releases.iter().all(ended) {
+            Ok(())
+        } else {
+            Err(rollout["status"].to_string())
+        }
     })
     .await;
     super::scene::while_nothing_happens(2).await;

@@ -122,7 +122,7 @@ impl World {
         world.start_process(0);
         world.advance(10);
         assert_eq!(world.rollout_phase(), "Stable", "{:?}", world.server.rollout());
-        world.oracle.begin();
+        world.oracle.begin(&world.server);
         world.requests = 0;
         world
     }

@@ -32,6 +32,10 @@ pub struct Oracle {
     pub guards_capacity: bool,
     /// How many writes Belay has made.
     pub writes: u32,
+    /// Revisions that serve or served: the first one, and those that were handed over.
+    served: BTreeSet<String>,
+    /// The brake was there all the time, and nobody unpaused the workload or deleted what Belay needs.
+    pub guards_brake: bool,
     /// The largest size that the workload ever had: a view of it may be old.
     largest: i64,
     /// Largest difference of two clocks, in seconds.
@@ -41,9 +45,19 @@ pub struct Oracle {
 
 impl Oracle {
     /// The first revision is stable: from here on everything counts.
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, server: &Server) {
+        let sets = server.all(Sort::ReplicaSet);
+        let first = sets.map(|rs| revision(&without_hash(&rs["spec"]["template"]))).collect();
         let (breaches, largest) = (std::mem::take(&mut self.breaches), self.largest);
-        *self = Self { guards_capacity: true, begun: true, breaches, largest, ..Self::default() };
+        *self = Self {
+            guards_capacity: true,
+            guards_brake: true,
+            begun: true,
+            breaches,
+            largest,
+            served: first,
+            ..Self::default()
+        };
     }
 
     /// A person asked for another attempt.
@@ -68,6 +82,7 @@ impl Oracle {
                 }
             }
             (Sort::Deployment, Some(d)) => self.largest = self.largest.max(int(d, "/spec/replicas")),
+            (Sort::ReplicaSet, Some(rs)) => self.past_the_brake(write, rs),
             _ => {}
         }
         if !self.begun || write.by != OPERATOR_USER {
@@ -131,6 +146,17 @@ impl Oracle {
         self.breach(!foreign.is_empty(), at, format!("Belay wrote to {sort:?}: {foreign:?}"));
     }
 
+    /// The workload's own controller makes pods of nothing that Belay has not let out.
+    fn past_the_brake(&mut self, write: &Write, rs: &Value) {
+        let before = write.before.as_ref().map_or(0, |b| int(b, "/spec/replicas"));
+        if !self.begun || write.by != "deployment-controller" || int(rs, "/spec/replicas") <= before {
+            return;
+        }
+        let revision = revision(&without_hash(&rs["spec"]["template"]));
+        let past = self.guards_brake && !self.served.contains(&revision);
+        self.breach(past, write.at, format!("{revision} went past the brake"));
+    }
+
     fn pod(&mut self, write: &Write) {
         if write.before.is_none()
             && let Some(pod) = &write.after
@@ -173,6 +199,7 @@ impl Oracle {
             }
         }
         if owner_kind(after).is_empty() {
+            self.served.insert(revision.clone());
             let passed = release.as_ref().is_some_and(|r| step_of(r) >= r.spec.steps.len());
             self.breach(!passed, at, format!("{name} was handed over before all steps were passed"));
             self.breach(stopped.is_some(), at, format!("{name} was stopped and handed over"));

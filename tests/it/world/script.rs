@@ -96,6 +96,12 @@ pub fn autoscaler(min: i64, max: i64) -> Value {
 
 /// Does it. What is refused is refused, as to a person.
 pub fn act(world: &mut World, act: &Act) {
+    if matches!(
+        act,
+        Act::Unpause | Act::Brake(false) | Act::DeleteRollout | Act::DeleteDeployment | Act::DeleteRelease
+    ) {
+        world.oracle.guards_brake = false;
+    }
     let server = &mut world.server;
     match act {
         Act::Image(image) => {
