@@ -38,6 +38,9 @@ pub(super) struct Canary<'a> {
     pub since: Option<Timestamp>,
     /// Longest time in seconds that a stable pod was unready in this release.
     pub longest_stable_unready: f64,
+    /// Whether what the watches tell is complete. While it is not, the stable pods' share in what happened to all
+    /// (a node that could not report, say) may only come later.
+    pub sees: bool,
 }
 
 /// What the breaker found.
@@ -129,6 +132,9 @@ pub(super) fn unready_seconds(pod: &Pod, now: Timestamp) -> Option<f64> {
 }
 
 fn lost_readiness(canary: &Canary<'_>, live: &[&Pod], now: Timestamp) -> Option<Reason> {
+    if !canary.sees {
+        return None;
+    }
     let stable_now = canary
         .stable
         .iter()
@@ -207,6 +213,7 @@ mod tests {
                 deadline_seconds: 600,
                 since: Some(at(0)),
                 longest_stable_unready: 0.0,
+                sees: true,
             },
             at(now),
         )
@@ -266,6 +273,27 @@ mod tests {
         assert!(matches!(look(&[canary], &[stable], 31), Health::Fine(_)));
         // Never ready yet: the deadline judges.
         assert!(matches!(look(&[pod("a", false, 1)], &[], 31), Health::Fine(_)));
+    }
+
+    #[test]
+    fn readiness_lost_is_judged_only_when_the_stable_pods_are_seen_too() {
+        let pods = [pod("a", false, 30)];
+        let look = |sees| {
+            let canary = Canary {
+                replica_set: None,
+                pods: pods.iter().collect(),
+                stable: Vec::new(),
+                wanted: 1,
+                max_restarts: 0,
+                deadline_seconds: 600,
+                since: Some(at(0)),
+                longest_stable_unready: 0.0,
+                sees,
+            };
+            health(&canary, at(31))
+        };
+        assert!(matches!(look(false), Health::Fine(_)));
+        assert_eq!(cause(look(true)), "ReadinessLost");
     }
 
     #[test]

@@ -267,7 +267,8 @@ impl<'a> Run<'a> {
         Some(analysis::verdict(&state, &plan))
     }
 
-    fn health(&self, pass: &Pass<'_>) -> Health {
+    fn health(&self, pass: &mut Pass<'_>) -> Health {
+        let sees = pass.sees();
         let wanted = self.canary.map_or(0, |rs| rs.replicas);
         let written = self.release.spec.analysis.as_ref().and_then(|a| a.max_restarts);
         crash::health(
@@ -284,6 +285,7 @@ impl<'a> Run<'a> {
                 deadline_seconds: secs(&self.release.spec.progress_deadline) as i64,
                 since: self.working.status.step.entered_at.as_ref().map(|t| t.0),
                 longest_stable_unready: self.working.status.longest_stable_unready_seconds,
+                sees,
             },
             pass.now,
         )
