@@ -122,6 +122,20 @@ fn gone(scenario: &Scenario, before: &World) {
     }
 }
 
+/// Scenarios whose end is known beforehand: phase of the Rollout, and of the latest release.
+const ENDS: [(&str, &str, &str); 10] = [
+    ("good", "Stable", "Promoted"),
+    ("bad", "Rejected", "RolledBack"),
+    ("retry", "Stable", "Promoted"),
+    ("pause and resume", "Stable", "Promoted"),
+    ("approval", "Stable", "Promoted"),
+    ("crash at once", "Rejected", "RolledBack"),
+    ("abort at step 1", "Rejected", "RolledBack"),
+    ("change back at step 1", "Stable", "Superseded"),
+    ("another change at step 1", "Stable", "Promoted"),
+    ("template restored", "Stable", "RolledBack"),
+];
+
 #[test]
 fn every_scenario_ends_well_undisturbed() {
     side_by_side(&all(), |scenario| {
@@ -130,6 +144,11 @@ fn every_scenario_ends_well_undisturbed() {
             assert!(!snapshots.is_empty(), "{}: nothing was written", scenario.name);
             world.assert_quiet(&scenario.name);
             world.assert_sound(&scenario.name);
+            if let Some((name, rollout, release)) = ENDS.iter().find(|(name, ..)| *name == scenario.name) {
+                let latest = world.server.latest_release().unwrap();
+                let latest = super::deployments::text(latest, "/status/phase");
+                assert_eq!((world.rollout_phase().as_str(), latest), (*rollout, *release), "{name}");
+            }
         }
     });
 }
