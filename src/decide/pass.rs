@@ -227,6 +227,11 @@ impl<'a> Pass<'a> {
         self.push(Effect::Confirm { subject, id, expect });
     }
 
+    /// Asks first whether the spec of the workload is still what was seen of it.
+    pub fn confirm_workload(&mut self, workload: &Workload) {
+        self.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
+    }
+
     /// Marks a workload as held for its present revision, and pauses it if it is not paused.
     pub fn hold(&mut self, workload: &Workload) {
         let labelled = workload.release_label.as_deref() == Some(workload.revision.as_str());

@@ -226,7 +226,7 @@ fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
             let before = pass.effects.len();
             pass.hold(workload);
             if pass.effects.len() == before {
-                pass.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
+                pass.confirm_workload(workload);
             }
             pass.push(Effect::CreateRelease(Box::new(release)));
         }

@@ -133,7 +133,9 @@ fn confirm(pass: &mut Pass<'_>, release: &Release, workload: Option<&Workload>, 
             };
             pass.confirm(Subject::Workload, id, Expect::Gone);
         }
-        (Reason::SupersededBy { .. } | Reason::RevertedByUser, Some(workload)) => still_so(pass, workload),
+        (Reason::SupersededBy { .. } | Reason::RevertedByUser, Some(workload)) => {
+            pass.confirm_workload(workload);
+        }
         (Reason::WentPastBrake { .. }, Some(workload)) => {
             for rs in past_brake(pass, release, workload) {
                 pass.confirm(Subject::ReplicaSet, rs.id.clone(), Expect::Unchanged);
@@ -196,7 +198,8 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
         if held || paused {
             pass.free(workload);
         } else if rejected && release.spec.rollback.restore_template {
-            still_so(pass, workload);
+            // Nobody comes back to this after the last record.
+            pass.confirm_workload(workload);
         }
     } else if release.spec.unbraked {
         if rejected {
@@ -204,7 +207,8 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
         }
     } else if rejected && release.spec.rollback.restore_template {
         if workload.revision != release.spec.to.revision {
-            still_so(pass, workload);
+            // Nobody comes back to this after the last record.
+            pass.confirm_workload(workload);
             return;
         }
         let stable = pass.obs.replica_sets.iter().find(|rs| {
@@ -221,11 +225,6 @@ fn settle(pass: &mut Pass<'_>, release: &Release, workload: &Workload, rejected:
             });
         }
     }
-}
-
-/// What was seen of the workload must be true: nobody comes back to what is decided on it.
-fn still_so(pass: &mut Pass<'_>, workload: &Workload) {
-    pass.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
 }
 
 fn mark(reason: &Reason) -> String {
