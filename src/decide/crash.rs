@@ -56,7 +56,8 @@ pub(super) enum Health {
 
 /// Looks at the canary.
 pub(super) fn health(canary: &Canary<'_>, now: Timestamp) -> Health {
-    let live: Vec<&Pod> = canary.pods.iter().copied().filter(|p| !p.deleting && !p.disrupted).collect();
+    let live: Vec<&Pod> =
+        canary.pods.iter().copied().filter(|p| !p.deleting && !p.disrupted && !p.node_away).collect();
     if let Some(reason) = live.iter().find_map(|p| waiting_or_killed(p)) {
         return Health::Failed(reason);
     }
@@ -128,7 +129,8 @@ pub(super) fn unready_seconds(pod: &Pod, now: Timestamp) -> Option<f64> {
     let (changed, started) = (pod.ready_changed_at?, pod.started_at?);
     // A pod that never was ready has its condition from the first seconds of its life.
     let was_ready = changed.duration_since(started).as_secs_f64() > 2.0;
-    (!pod.ready && !pod.deleting && was_ready).then(|| now.duration_since(changed).as_secs_f64().max(0.0))
+    (!pod.ready && !pod.deleting && !pod.node_away && was_ready)
+        .then(|| now.duration_since(changed).as_secs_f64().max(0.0))
 }
 
 fn lost_readiness(canary: &Canary<'_>, live: &[&Pod], now: Timestamp) -> Option<Reason> {
@@ -157,12 +159,17 @@ fn deadline(canary: &Canary<'_>, live: &[&Pod], now: Timestamp) -> Health {
     if ready >= canary.wanted {
         return Health::Fine(None);
     }
+    let unschedulable = live.iter().find_map(|p| p.unschedulable.as_deref());
+    let refused = canary.replica_set.and_then(|rs| rs.failure.as_deref());
+    // A pod that goes, or whose node is away, is soon replaced; the new one gets its own time.
+    let lost = i32::try_from(canary.pods.len() - live.len()).unwrap_or(i32::MAX);
+    if refused.is_none() && live.iter().all(|p| p.ready) && ready.saturating_add(lost) >= canary.wanted {
+        return Health::Fine(None);
+    }
     // Each pod has its own time from its creation; a pod that cannot even be created has it from the step.
     let first = live.iter().filter(|p| !p.ready).filter_map(|p| p.created_at).min().or(canary.since);
     let Some(first) = first else { return Health::Fine(None) };
     let end = first + jiff::SignedDuration::from_secs(canary.deadline_seconds);
-    let unschedulable = live.iter().find_map(|p| p.unschedulable.as_deref());
-    let refused = canary.replica_set.and_then(|rs| rs.failure.as_deref());
     if now >= end {
         let detail = match (unschedulable.or(refused), live.iter().find(|p| !p.ready)) {
             (Some(text), _) => cut(text),
@@ -202,21 +209,22 @@ mod tests {
         }
     }
 
+    fn canary<'a>(pods: &'a [Pod], stable: &'a [Pod]) -> Canary<'a> {
+        Canary {
+            replica_set: None,
+            pods: pods.iter().collect(),
+            stable: stable.iter().collect(),
+            wanted: i32::try_from(pods.len()).expect("few"),
+            max_restarts: 0,
+            deadline_seconds: 600,
+            since: Some(at(0)),
+            longest_stable_unready: 0.0,
+            sees: true,
+        }
+    }
+
     fn look(pods: &[Pod], stable: &[Pod], now: i64) -> Health {
-        health(
-            &Canary {
-                replica_set: None,
-                pods: pods.iter().collect(),
-                stable: stable.iter().collect(),
-                wanted: i32::try_from(pods.len()).expect("few"),
-                max_restarts: 0,
-                deadline_seconds: 600,
-                since: Some(at(0)),
-                longest_stable_unready: 0.0,
-                sees: true,
-            },
-            at(now),
-        )
+        health(&canary(pods, stable), at(now))
     }
 
     fn cause(health: Health) -> String {
@@ -262,7 +270,31 @@ mod tests {
         let mut p = pod("a", false, 0);
         p.disrupted = true;
         p.containers[0].terminated = Some(("Error".into(), 137));
-        assert_eq!(look(&[p], &[], 1), Health::Fine(Some(at(600))));
+        // However long the step is: its successor has its own time.
+        assert_eq!(look(&[p], &[], 1000), Health::Fine(None));
+    }
+
+    #[test]
+    fn a_silent_node_is_not_the_versions_fault() {
+        let mut p = pod("a", false, 30);
+        assert_eq!(cause(look(&[p.clone()], &[pod("s", true, 3)], 1000)), "ReadinessLost");
+        p.node_away = true;
+        assert_eq!(look(&[p.clone()], &[pod("s", true, 3)], 1000), Health::Fine(None));
+        assert_eq!(
+            unready_seconds(&p, at(1000)),
+            None,
+            "nor a measure of how long stable pods may be unready"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_went_does_not_excuse_one_that_cannot_be_made() {
+        let mut gone = pod("a", false, 0);
+        gone.disrupted = true;
+        let refused = ReplicaSet { failure: Some("exceeded quota".into()), ..ReplicaSet::default() };
+        let canary = Canary { replica_set: Some(&refused), ..canary(std::slice::from_ref(&gone), &[]) };
+        assert!(matches!(health(&canary, at(599)), Health::Hold(Reason::Unschedulable { .. }, _)));
+        assert!(matches!(health(&canary, at(600)), Health::Failed(Reason::ProgressDeadline { .. })));
     }
 
     #[test]
@@ -278,20 +310,7 @@ mod tests {
     #[test]
     fn readiness_lost_is_judged_only_when_the_stable_pods_are_seen_too() {
         let pods = [pod("a", false, 30)];
-        let look = |sees| {
-            let canary = Canary {
-                replica_set: None,
-                pods: pods.iter().collect(),
-                stable: Vec::new(),
-                wanted: 1,
-                max_restarts: 0,
-                deadline_seconds: 600,
-                since: Some(at(0)),
-                longest_stable_unready: 0.0,
-                sees,
-            };
-            health(&canary, at(31))
-        };
+        let look = |sees| health(&Canary { sees, ..canary(&pods, &[]) }, at(31));
         assert!(matches!(look(false), Health::Fine(_)));
         assert_eq!(cause(look(true)), "ReadinessLost");
     }

@@ -204,7 +204,7 @@ pub struct Owner {
 }
 
 /// A ReplicaSet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplicaSet {
     /// Its identity.
     pub id: Identity,
@@ -255,6 +255,9 @@ pub struct Pod {
     pub deleting: bool,
     /// Evicted, preempted, or its node went away: not the version's fault.
     pub disrupted: bool,
+    /// Said to be unready by the node controller, whose word it is that its node is silent. The kubelet's own last
+    /// word was that its containers are ready: not the version's fault.
+    pub node_away: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// Since when `ready` has its present value.

@@ -174,3 +174,18 @@ fn a_rollout_and_a_release_of_one_name_are_two_things() {
     cache.put(Kind::Rollouts, &rollout("web", "2", "2026-01-01T00:00:00Z"));
     assert_eq!(cache.observe(&key("web")).unwrap().unread.len(), 1);
 }
+
+#[test]
+fn a_pod_that_only_its_node_controller_calls_unready_is_told_apart() {
+    let pod = |ready: Value, containers: &str| {
+        let conditions = json!([ready, {"type": "ContainersReady", "status": containers}]);
+        super::views::pod(&json!({"metadata": {"name": "a"}, "status": {"conditions": conditions}}))
+    };
+    let unready = |reason: Option<&str>| json!({"type": "Ready", "status": "False", "reason": reason});
+    assert!(pod(unready(None), "True").node_away);
+    assert!(!pod(unready(Some("ContainersNotReady")), "False").node_away);
+    assert!(!pod(unready(Some("ReadinessGatesNotReady")), "True").node_away);
+    assert!(!pod(json!({"type": "Ready", "status": "True"}), "True").node_away);
+    let bare = super::views::pod(&json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}));
+    assert!(!bare.node_away, "without ContainersReady nothing speaks for it");
+}
