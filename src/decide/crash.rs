@@ -56,8 +56,7 @@ pub(super) enum Health {
 
 /// Looks at the canary.
 pub(super) fn health(canary: &Canary<'_>, now: Timestamp) -> Health {
-    let live: Vec<&Pod> =
-        canary.pods.iter().copied().filter(|p| !p.deleting && !p.disrupted && !p.node_away).collect();
+    let live: Vec<&Pod> = canary.pods.iter().copied().filter(|p| !p.deleting && !p.disrupted).collect();
     if let Some(reason) = live.iter().find_map(|p| waiting_or_killed(p)) {
         return Health::Failed(reason);
     }
@@ -129,7 +128,7 @@ pub(super) fn unready_seconds(pod: &Pod, now: Timestamp) -> Option<f64> {
     let (changed, started) = (pod.ready_changed_at?, pod.started_at?);
     // A pod that never was ready has its condition from the first seconds of its life.
     let was_ready = changed.duration_since(started).as_secs_f64() > 2.0;
-    (!pod.ready && !pod.deleting && !pod.node_away && was_ready)
+    (!pod.ready && !pod.deleting && !pod.disrupted && was_ready)
         .then(|| now.duration_since(changed).as_secs_f64().max(0.0))
 }
 
@@ -275,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_node_is_not_the_versions_fault() {
+    fn readiness_lost_with_the_node_is_not_the_versions_fault() {
         let mut p = pod("a", false, 30);
         assert_eq!(cause(look(&[p.clone()], &[pod("s", true, 3)], 1000)), "ReadinessLost");
-        p.node_away = true;
+        p.disrupted = true;
         assert_eq!(look(&[p.clone()], &[pod("s", true, 3)], 1000), Health::Fine(None));
         assert_eq!(
             unready_seconds(&p, at(1000)),

@@ -253,11 +253,8 @@ pub struct Pod {
     pub started_at: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Evicted, preempted, or its node went away: not the version's fault.
+    /// Evicted, preempted, or its node went away or is silent: not the version's fault.
     pub disrupted: bool,
-    /// Said to be unready by the node controller, whose word it is that its node is silent. The kubelet's own last
-    /// word was that its containers are ready: not the version's fault.
-    pub node_away: bool,
     /// Whether it is ready.
     pub ready: bool,
     /// Since when `ready` has its present value.

@@ -182,10 +182,10 @@ fn a_pod_that_only_its_node_controller_calls_unready_is_told_apart() {
         super::views::pod(&json!({"metadata": {"name": "a"}, "status": {"conditions": conditions}}))
     };
     let unready = |reason: Option<&str>| json!({"type": "Ready", "status": "False", "reason": reason});
-    assert!(pod(unready(None), "True").node_away);
-    assert!(!pod(unready(Some("ContainersNotReady")), "False").node_away);
-    assert!(!pod(unready(Some("ReadinessGatesNotReady")), "True").node_away);
-    assert!(!pod(json!({"type": "Ready", "status": "True"}), "True").node_away);
+    assert!(pod(unready(None), "True").disrupted);
+    assert!(!pod(unready(Some("ContainersNotReady")), "False").disrupted);
+    assert!(!pod(unready(Some("ReadinessGatesNotReady")), "True").disrupted);
+    assert!(!pod(json!({"type": "Ready", "status": "True"}), "True").disrupted);
     let bare = super::views::pod(&json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}));
-    assert!(!bare.node_away, "without ContainersReady nothing speaks for it");
+    assert!(!bare.disrupted, "without ContainersReady nothing speaks for it");
 }

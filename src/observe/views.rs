@@ -144,8 +144,7 @@ pub fn pod(object: &Value) -> Pod {
         created_at: time(object, "/metadata/creationTimestamp"),
         started_at: time(object, "/status/startTime"),
         deleting: object.pointer("/metadata/deletionTimestamp").is_some(),
-        disrupted: disruption || gone.contains(&reason.as_str()),
-        node_away: node_away(object, ready),
+        disrupted: disruption || gone.contains(&reason.as_str()) || node_is_silent(object, ready),
         ready: ready.is_some_and(|c| c["status"] == "True"),
         ready_changed_at: ready.and_then(|c| time(c, "/lastTransitionTime")),
         unschedulable: scheduled
@@ -157,7 +156,7 @@ pub fn pod(object: &Value) -> Pod {
 
 /// The node controller sets `Ready` alone to false when a node is silent; the kubelet gives a reason and sets
 /// `ContainersReady` with it, or names the readiness gates.
-fn node_away(object: &Value, ready: Option<&Value>) -> bool {
+fn node_is_silent(object: &Value, ready: Option<&Value>) -> bool {
     let unready = ready.is_some_and(|c| c["status"] == "False" && c["reason"] != "ReadinessGatesNotReady");
     unready && condition(object, "ContainersReady").is_some_and(|c| c["status"] == "True")
 }
