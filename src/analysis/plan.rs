@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
 use super::{Matchers, MatchersError, Tolerance, ToleranceError};
+use crate::api::analysis::{Analysis, Confidence, Inconclusive, NoDataThen, OnNoData};
 use crate::api::evidence::Counts;
-use crate::api::rollout::{
-    Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
-};
+use crate::api::guard::{Counter, Guard};
+use crate::api::metrics::Metrics;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(60);

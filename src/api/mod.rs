@@ -4,7 +4,10 @@
 //! May touch: serde, schemars and the Kubernetes API types. Must never: decide, read a clock, do I/O.
 //! Everybody may import this module; it imports none of the others.
 
+pub mod analysis;
 pub mod evidence;
+pub mod guard;
+pub mod metrics;
 pub mod release;
 pub mod rollout;
 mod schema;

@@ -15,9 +15,10 @@ use super::status::Working;
 use super::unwind::{past_brake, read_mark, unwind};
 use super::{commands, handover};
 use crate::analysis::{self, Finding, Verdict};
+use crate::api::analysis::Inconclusive;
 use crate::api::evidence::AnalysisState;
 use crate::api::release::Weight;
-use crate::api::rollout::{Inconclusive, RolloutPhase};
+use crate::api::rollout::RolloutPhase;
 use crate::api::{Release, ReleasePhase};
 
 /// Decides for a Rollout with a running release.

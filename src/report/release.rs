@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::{Report, Scene, release_text, text};
 use crate::analysis::{GuardPlan, Plan, explain, explanation_text};
 use crate::api::evidence::Counts;
+use crate::api::guard::Guard;
 use crate::api::release::Verb;
-use crate::api::rollout::{Guard, Revision};
+use crate::api::rollout::Revision;
 use crate::api::{Release, ReleasePhase};
 
 /// One release.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{CounterPlan, GuardPlan, Matchers, NoData, Plan, PodSample, Reading, Sample, Side, Source};
-use crate::api::rollout::Inconclusive;
+use crate::api::analysis::Inconclusive;
 
 /// Seconds after an arbitrary start.
 pub fn at(second: i64) -> Timestamp {
