@@ -32,6 +32,10 @@ pub struct Analysis {
     /// What happens when the metrics source gives no data. Default: hold, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_no_data: Option<OnNoData>,
+    /// Whether a release is held when its requests are not shared between the versions as their pods are: by more
+    /// than a factor of two, and beyond doubt. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_ratio_check: Option<bool>,
     /// How many container restarts the canary pods together may have in one release. Default 0, and 1 with
     /// more than 10 canary pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]

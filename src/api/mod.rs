@@ -7,6 +7,7 @@
 pub mod analysis;
 pub mod evidence;
 pub mod guard;
+mod looks;
 pub mod metrics;
 pub mod release;
 pub mod rollout;

@@ -2,8 +2,8 @@
 //! looks every 5 s for 30 minutes, as in the acceptance figures.
 
 use super::{at, plan, pod, reading};
-use crate::analysis::evidence::{Limit, take};
-use crate::analysis::{Sample, Side, Tolerance, Verdict, fold, verdict};
+use crate::analysis::evidence::take;
+use crate::analysis::{Bounds, Rule, Sample, Side, Tolerance, Verdict, fold, verdict};
 use crate::api::evidence::{AnalysisState, Counts, GuardState, Look};
 
 /// xorshift64* (Vigna 2016).
@@ -44,7 +44,7 @@ fn run(
     tolerance: Tolerance,
     rates: impl Fn(u32) -> (f64, f64),
 ) -> (Option<u32>, Option<u32>) {
-    let limit: Limit = tolerance.limit();
+    let rule = Rule::Events(Bounds::tolerate(tolerance));
     let mut guard = GuardState::default();
     let mut safe = None;
     for number in 1..=LOOKS {
@@ -55,7 +55,7 @@ fn run(
             stable_bad: f64::from(random.binomial(4750, stable)),
             stable_total: 4750.0,
         };
-        take(&mut guard, limit, LOOKS, &Look { second: 0.0, counts, dispersion: 1.0, spread: 1.0 });
+        take(&mut guard, &rule, LOOKS, &Look::of(0.0, counts));
         if guard.strict >= 100.0 && guard.margin >= 10.0 {
             return (Some(number), safe);
         }
@@ -132,13 +132,14 @@ fn safety_is_proven_when_it_is_true_and_only_then() {
         assert!(proven.len() >= 196, "{} of 200 at {rate}", proven.len());
         let median = median(proven);
         assert!(median <= 60, "at {rate}: {median} s");
-        let expected =
-            plan(&[("errors", "1.5x + 0.1%")]).expected_seconds_to_proof(rate, 50.0, 950.0).unwrap();
+        let expected = plan(&[("errors", "1.5x + 0.1%")]).guards[0]
+            .expected_seconds_to_proof(rate, 50.0, 950.0)
+            .unwrap();
         let ratio = expected / f64::from(median);
         assert!((0.6..=1.6).contains(&ratio), "foretold {expected} s, was {median} s at {rate}");
     }
     assert_eq!(
-        plan(&[("errors", "1x")]).expected_seconds_to_proof(0.01, 0.0, 950.0),
+        plan(&[("errors", "1x")]).guards[0].expected_seconds_to_proof(0.01, 0.0, 950.0),
         None,
         "no traffic, no proof"
     );

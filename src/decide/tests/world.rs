@@ -370,7 +370,7 @@ impl World {
                     name: p.pod.name.clone(),
                     side: if Some(&p.pod.owner_uid) == canary.as_ref() { Side::Canary } else { Side::Stable },
                     started_at: p.pod.started_at.unwrap_or(at),
-                    guards: vec![Some(Reading {
+                    guards: vec![Some(Reading::Ratio {
                         bad: [("bad".to_owned(), bad)].into(),
                         total: [("all".to_owned(), requests)].into(),
                     })],
