@@ -2,6 +2,7 @@
 
 mod folding;
 mod formulas;
+mod kinds;
 mod simulated;
 
 use std::collections::BTreeMap;

@@ -7,10 +7,10 @@ use crate::analysis::{Bounds, Rule, Sample, Side, Tolerance, Verdict, fold, verd
 use crate::api::evidence::{AnalysisState, Counts, GuardState, Look};
 
 /// xorshift64* (Vigna 2016).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -31,7 +31,7 @@ impl Random {
     }
 
     /// Normal by the sum of twelve.
-    fn normal(&mut self) -> f64 {
+    pub(super) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 }
