@@ -22,6 +22,7 @@ mod plan;
 pub mod query;
 mod replay;
 mod split;
+mod template;
 #[cfg(test)]
 mod tests;
 mod tolerance;
@@ -41,6 +42,7 @@ pub use interval::{Interval, ratio_interval};
 pub use matchers::{Labels, Matchers, MatchersError};
 pub use plan::{NoData, Plan, PlanError, Source, needs};
 pub use replay::{Replayed, merged, replay};
+pub use template::{KnownTemplate, TemplateError, with_templates};
 pub use tolerance::{Tolerance, ToleranceError};
 pub use verdict::{Finding, Unproven, Verdict, verdict};
 pub use words::{explanation_text, finding_text};

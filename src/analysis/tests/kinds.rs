@@ -26,6 +26,7 @@ fn one(kind: &str, guard: Value) -> Plan {
     plan_of(&json!([named]))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "samples take an option")]
 fn histogram(buckets: Buckets) -> Option<Reading> {
     Some(Reading::Histogram([("took_seconds".to_owned(), buckets)].into()))
 }
@@ -229,6 +230,7 @@ fn a_histogram_that_begins_again_counts_from_zero_as_a_whole() {
     assert_eq!((totals.canary_bad, totals.canary_total), (11.0, 51.0));
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "samples take an option")]
 fn gauge_reading(value: f64) -> Option<Reading> {
     Some(Reading::Gauge(series(&[("rss", value)])))
 }

@@ -118,7 +118,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     let mut found = Vec::new();
     weights(rollout, replicas, &mut found);
     let analysis = rollout.spec.analysis.clone().unwrap_or_default();
-    if analysis.guards.is_empty() {
+    if analysis.guards.is_empty() && analysis.templates.is_empty() {
         found.push(note(
             "no-guards",
             if rollout.spec.analysis.is_some() { "spec.analysis" } else { "spec" },
