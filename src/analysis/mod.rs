@@ -16,7 +16,9 @@ mod fold;
 mod interval;
 mod matchers;
 mod plan;
+pub mod presets;
 pub mod query;
+pub mod source;
 #[cfg(test)]
 mod tests;
 mod tolerance;
@@ -31,7 +33,8 @@ pub use explain::{Explanation, explain, explanation_text};
 pub use fold::{fold, start_step};
 pub use interval::{Interval, ratio_interval};
 pub use matchers::{Labels, Matchers, MatchersError};
-pub use plan::{CounterPlan, GuardPlan, NoData, Plan, PlanError, Source, needs};
+pub use plan::{CounterPlan, GuardPlan, NoData, Plan, PlanError, needs};
+pub use source::{Source, SourceError};
 pub use tolerance::{Tolerance, ToleranceError};
 pub use verdict::{Finding, Unproven, Verdict, verdict};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::source::{Access, PodSource};
 use super::{CounterPlan, GuardPlan, Matchers, NoData, Plan, PodSample, Reading, Sample, Side, Source};
 use crate::api::analysis::Inconclusive;
 
@@ -37,7 +38,12 @@ pub fn plan(guards: &[(&str, &str)]) -> Plan {
         warm_up: Duration::from_mins(1),
         alpha_inverse: 100.0,
         needed_margin: 10.0,
-        source: Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }),
+        source: Some(Source::Pods(PodSource {
+            port: 8080,
+            path: "/metrics".to_owned(),
+            secure: false,
+            access: Access::default(),
+        })),
         on_no_data: NoData::default(),
         on_inconclusive: Inconclusive::Hold,
         planned_looks: 360,
