@@ -33,8 +33,10 @@ pub fn check(rollout: &Rollout, found: &mut Vec<Found>) {
             "the operator reads the Secret {} in this namespace, and may do so only if a Role here says so",
             secrets.join(" and the Secret ")
         );
-        let help =
-            format!("apply this beside the Rollout, unless something like it is there:\n{}", role.trim_end());
+        let help = format!(
+            "whoever administers the namespace applies this, unless something like it is there:\n{}",
+            role.trim_end()
+        );
         found.push(note("metrics-secrets", &of, message, &help));
     }
     if access.insecure {
