@@ -400,10 +400,7 @@ async fn a_server_whose_clock_is_wrong_is_no_data() {
         vector(NOW - 119, &names.map(|name| (name, "200", "9")), &names.map(|name| (name, NOW - 125)))
     });
     let measured = pods(sample(&Http::new(), &Nothing, &from_prometheus(port), &targets(), at(0)).await);
-    assert!(
-        measured.iter().all(|pod| pod.guards[0].is_some()),
-        "as of some seconds ago, as VictoriaMetrics answers"
-    );
+    assert!(measured.iter().all(|pod| pod.guards[0].is_some()), "clocks differ a little");
 }
 
 #[tokio::test]

@@ -50,13 +50,14 @@ fn guarded(metrics: &Value) -> Plan {
 }
 
 /// An authority's certificate, and a certificate of this name with its key, all in PEM.
-struct Pki {
-    authority: String,
+pub struct Pki {
+    pub authority: String,
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
 
-fn pki(name: &str) -> Pki {
+/// A certificate of this name and whoever signed it.
+pub fn pki(name: &str) -> Pki {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer_key = KeyPair::generate().unwrap();
@@ -69,7 +70,8 @@ fn pki(name: &str) -> Pki {
 }
 
 impl Scene {
-    async fn secret(&self, name: &str, data: Value) {
+    /// Makes or changes a Secret.
+    pub async fn secret(&self, name: &str, data: Value) {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data,
         });
@@ -77,7 +79,7 @@ impl Scene {
     }
 
     /// Does what `belay lint` says, as whoever administers the namespace: the right to edit is not enough.
-    async fn let_it_read(&self, secrets: &[&str]) {
+    pub async fn let_it_read(&self, secrets: &[&str]) {
         let yaml = install::secret_reader(&Options::default(), Some(&self.namespace.name), "web", secrets);
         self.namespace.apply_yaml(&self.namespace.env.admin, "admin", &yaml).await.unwrap();
     }
@@ -172,7 +174,8 @@ async fn pods_that_serve_their_page_over_tls_for_whoever_has_the_token() {
 
 /// A proxy before Prometheus: TLS, user, password and tenant. Whoever is refused gets back what was sent, as the
 /// error pages of some proxies do.
-async fn gate(pki: &Pki, authorization: String) -> std::net::SocketAddr {
+pub async fn gate(pki: &Pki, user: &str, password: &str) -> std::net::SocketAddr {
+    let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pki.key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
@@ -234,7 +237,7 @@ async fn a_prometheus_that_wants_user_password_and_tenant_over_tls() {
     let pki = pki("prometheus.monitoring");
     let pair = STANDARD.encode(format!("belay:{CANARY}"));
     let wrong = STANDARD.encode(format!("belay:{CANARY}-wrong"));
-    let address = gate(&pki, format!("Basic {pair}")).await;
+    let address = gate(&pki, "belay", CANARY).await;
     let metrics = json!({"prometheus": {
         "url": format!("https://{address}"), "tenant": "team-a", "lookBack": "1m",
         "auth": {"basic": {"secretRef": {"name": "prometheus", "usernameKey": "user"}}},
