@@ -45,7 +45,9 @@ pub struct PodMetrics {
     /// which name they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Who asks. Sent to every pod that is measured.
+    /// Who asks: sent to every pod that is measured. From a Secret in this namespace, which the operator may read only
+    /// if a Role there says so (`belay lint` prints it). Whoever may change the Rollout decides where it is sent, so
+    /// use a Secret that is made for this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 }
@@ -87,7 +89,8 @@ pub struct PrometheusMetrics {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<Header>,
-    /// Who asks.
+    /// Who asks. From a Secret in this namespace, which the operator may read only if a Role there says so (`belay lint`
+    /// prints it). Whoever may change the Rollout decides where it is sent, so use a Secret that is made for this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     /// Whom to trust, with an address that starts with https://. Default: the authorities of the operator's system.
@@ -124,7 +127,7 @@ pub struct Header {
 }
 
 /// Who asks: exactly one way. The values come from a Secret in the Rollout's namespace, which the operator may read
-/// only if a Role there says so (`belay lint` prints that Role).
+/// only if a Role there says so.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(

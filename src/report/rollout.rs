@@ -349,3 +349,30 @@ impl Report for ListReport {
 fn nothing(scene: &Scene, place: &str) -> String {
     format!("There is no Rollout in {place}. `{} init DEPLOYMENT` writes one.\n", scene.program)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn trust_in_whoever_answers_is_said_in_every_status() {
+        let warned = |tls: serde_json::Value| {
+            let rollout: Rollout = serde_json::from_value(json!({
+                "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+                "spec": {
+                    "workloadRef": {"kind": "Deployment", "name": "web"},
+                    "analysis": {"metrics": {"prometheus": {"url": "https://p", "tls": tls}}},
+                },
+            }))
+            .unwrap();
+            RolloutReport::from(&rollout).warnings
+        };
+        assert_eq!(
+            warned(json!({"insecureSkipVerify": true})),
+            ["insecureSkipVerify: whoever answers for the metrics source is trusted"]
+        );
+        assert!(warned(json!({"serverName": "p"})).is_empty());
+    }
+}

@@ -152,7 +152,14 @@ async fn one(
 ) -> Result<Counted, String> {
     let Server { http, way, source } = server;
     let url = format!("{}/api/v1/query", source.url);
-    let form = [("query", &*question(source, targets, counter)), ("timeout", "5s")];
+    let form = [
+        ("query", &*question(source, targets, counter)),
+        ("timeout", "5s"),
+        // Better no answer than a part of one, in which the errors may be missing: Thanos and VictoriaMetrics answer
+        // with what they have unless they are told. Prometheus and Mimir do not know these words, and leave them.
+        ("partial_response", "false"),
+        ("deny_partial_response", "1"),
+    ];
     let answer = http.post_form(&url, &form, &way.access, LIMITS).await.map_err(|error| error.in_full())?;
     let told = |text: &str| excerpt(&way.shown(text), 200);
     let status = answer.status;

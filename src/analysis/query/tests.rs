@@ -319,6 +319,7 @@ async fn prometheus_is_asked_for_the_raw_series_of_the_pods() {
         assert!(request.starts_with("POST /prefix/api/v1/query HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("x-scope-orgid: team-a\r\n"), "{request}");
         assert!(!request.contains("time=1"), "the server's own clock counts: {request}");
+        assert!(request.contains("&partial_response=false&deny_partial_response=1"), "{request}");
         let query = query(request);
         let mut found = vec![("web-1", "500", "7")];
         if !query.contains("5..") {

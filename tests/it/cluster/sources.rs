@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use super::examples::run_as;
 use super::load::Load;
 use super::scene::{Plan, Scene, brief, text};
+use super::{PATIENCE, eventually};
 
 /// What must appear nowhere.
 const CANARY: &str = "canary-51c2e07b-secret";
@@ -91,10 +92,14 @@ impl Scene {
         self.release_where(release, words, held).await;
     }
 
-    async fn doctor(&self) -> String {
-        let said = run_as("alice", "belay", &["doctor", "--namespace", &self.namespace.name]).await.1;
-        assert!(!said.contains(CANARY), "{said}");
-        said
+    /// Waits until `belay doctor` says this to a user; a right that was granted counts a moment later.
+    async fn doctor_says(&self, user: &str, words: &str) {
+        eventually(PATIENCE, words, async || {
+            let said = run_as(user, "belay", &["doctor", "--namespace", &self.namespace.name]).await.1;
+            assert!(!said.contains(CANARY), "{said}");
+            if said.contains(words) { Ok(()) } else { Err(said) }
+        })
+        .await;
     }
 
     /// Objects, events and log have none of the values, in the clear or as they are sent.
@@ -145,16 +150,19 @@ async fn pods_that_serve_their_page_over_tls_for_whoever_has_the_token() {
     let role =
         "system:serviceaccount:belay-system:belay may not read the Secret metrics-ca: create in namespace";
     scene.held_because(&name, role).await;
-    let said = scene.doctor().await;
-    assert!(said.contains("may not read the Secret metrics-token"), "{said}");
+    scene.doctor_says("alice", "may not read the Secret metrics-token").await;
+    // Who may not ask for others in the whole cluster may ask in a namespace of his own, or is told nothing.
+    scene.namespace.grant("nobody", "view").await;
+    scene.doctor_says("nobody", "whether the operator may read the Secret metrics-token is not known").await;
+    scene.namespace.grant("nobody", "admin").await;
+    scene.doctor_says("nobody", "may not read the Secret metrics-token").await;
     scene.let_it_read(&["metrics-ca"]).await;
     scene.held_because(&name, "may not read the Secret metrics-token").await;
     scene.let_it_read(&["metrics-ca", "metrics-token"]).await;
     scene
         .held_because(&name, "answered 401 (unauthorized): it does not take the credentials in the Secret")
         .await;
-    let said = scene.doctor().await;
-    assert!(said.contains("the operator may read the Secret metrics-token"), "{said}");
+    scene.doctor_says("alice", "the operator may read the Secret metrics-token").await;
     // Rotated: it counts within a minute.
     scene.secret("metrics-token", json!({"token": format!("{CANARY}\n")})).await;
     let goes_on = |r: &Value| text(r, "/status/reason") != "NoData";
