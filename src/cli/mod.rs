@@ -10,6 +10,7 @@ mod examples;
 pub mod failure;
 pub mod logging;
 pub mod session;
+mod sources;
 
 mod completion;
 mod doctor;
@@ -99,7 +100,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
         Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Init(args) => init::run(session, &args).await,
         Command::Lint(args) => lint::run(session, &args),
-        Command::Release(args) => release::run(session, &args).await,
+        Command::Release(args) => Box::pin(release::run(session, &args)).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::List(args) => status::list(session, &args).await,
         Command::History(args) => history::history(session, &args).await,
@@ -110,7 +111,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
         Command::Abort(args) => commands::abort(session, &args).await,
         Command::Approve(args) => commands::approve(session, &args).await,
         Command::Retry(args) => commands::retry(session, &args).await,
-        Command::Undo(args) => undo::run(session, &args).await,
+        Command::Undo(args) => Box::pin(undo::run(session, &args)).await,
         Command::Operator(args) => operator::run(session, &args).await,
         Command::Crds(args) => install::crds(session, &args),
         Command::Completion(args) => completion::run(session, &args),

@@ -152,6 +152,26 @@ fn the_watched_edges_are_those_with_tails_near_the_wanted_ones() {
     assert!((shifted.weight - 0.2288).abs() < 1e-4, "{}", shifted.weight);
 }
 
+/// All of stable is below the smallest edge, as of a fast service: times there are taken as evenly spread, so of those
+/// below 5 ms a sixth is above 5 ms / 1.2.
+#[test]
+fn below_the_smallest_edge_times_are_taken_as_evenly_spread() {
+    let plan = latency("1.2x");
+    let fast = |times: f64| Buckets::classic([(0.005, 600.0 * times), (f64::INFINITY, 600.0 * times)]);
+    let slow = |times: f64| Buckets::classic([(0.005, 400.0 * times), (f64::INFINITY, 600.0 * times)]);
+    let run = |canary: &dyn Fn(f64) -> Buckets| {
+        (1..40).fold(AnalysisState::default(), |state, look| {
+            let times = look as f64;
+            fold(&state, &plan, &both(5 * look, histogram(canary(times)), histogram(fast(times))))
+        })
+    };
+    let state = run(&fast);
+    let shifted = state.guards[0].streams[0].shifted.unwrap();
+    assert!((shifted.weight - 1.0 / 6.0).abs() < 1e-9 && shifted.low == 0.0, "{shifted:?}");
+    assert_eq!(verdict(&state, &plan), Verdict::Proven);
+    assert!(matches!(verdict(&run(&slow), &plan), Verdict::Rollback(_)), "a third is above it");
+}
+
 #[test]
 fn histograms_that_cannot_be_compared_are_no_data_with_the_reason() {
     let plan = latency("1.2x");

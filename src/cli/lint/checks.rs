@@ -21,11 +21,11 @@ pub struct Found {
     pub help: Option<String>,
 }
 
-fn error(code: &'static str, field: String, message: String, help: &str) -> Found {
+pub(super) fn error(code: &'static str, field: String, message: String, help: &str) -> Found {
     Found { severity: Severity::Error, code, field, message, help: Some(help.to_owned()) }
 }
 
-fn note(code: &'static str, field: &str, message: String, help: &str) -> Found {
+pub(super) fn note(code: &'static str, field: &str, message: String, help: &str) -> Found {
     let help = (!help.is_empty()).then(|| help.to_owned());
     Found { severity: Severity::Note, code, field: field.to_owned(), message, help }
 }
@@ -129,6 +129,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     } else {
         durations(rollout, &mut found);
     }
+    super::source::check(rollout, &mut found);
     for (i, guard) in analysis.guards.iter().enumerate() {
         let at = format!("spec.analysis.guards[{i}]");
         match GuardPlan::resolve(guard) {
