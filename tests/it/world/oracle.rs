@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use belay::api::release::{Command, Verb};
 use belay::api::{OPERATOR_USER, Release, ReleasePhase, ReleaseStatus};
-use belay::decide::{canary_pods, revision, without_hash};
+use belay::decide::{revision, without_hash};
 use serde_json::Value;
 
 use super::Truth;
@@ -14,6 +15,8 @@ use super::server::{Server, Sort, Write};
 
 /// Milliseconds after somebody changed the number of pods in which fewer may be ready.
 const AFTER_SCALING: i64 = 60_000;
+/// Where Belay notes what the autoscaler's floor was, and what it made of it.
+const HELD: &str = "belay.dev/held-min-replicas";
 
 /// The judge.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +41,11 @@ pub struct Oracle {
     pub guards_brake: bool,
     /// The largest size that the workload ever had: a view of it may be old.
     largest: i64,
+    /// What the autoscaler's floor may be when nothing is borrowed: what was last set by somebody else. If that is
+    /// what Belay holds it at, also what it was before, for nobody can tell the two apart.
+    floors: Vec<Value>,
+    /// Somebody else changed that floor.
+    floor_changed: bool,
     /// Largest difference of two clocks, in seconds.
     pub skew: f64,
     begun: bool,
@@ -56,6 +64,7 @@ impl Oracle {
             breaches,
             largest,
             served: first,
+            floors: server.get(Sort::Autoscaler, "web").map(|a| floor_of(a)).into_iter().collect(),
             ..Self::default()
         };
     }
@@ -81,7 +90,11 @@ impl Oracle {
                     self.releases.insert(write.name.clone(), release);
                 }
             }
-            (Sort::Deployment, Some(d)) => self.largest = self.largest.max(int(d, "/spec/replicas")),
+            (Sort::Deployment, Some(d)) => {
+                self.largest = self.largest.max(int(d, "/spec/replicas"));
+                self.floor_kept(server, write, d);
+            }
+            (Sort::Autoscaler, Some(a)) => self.floor_asked(write, a),
             (Sort::ReplicaSet, Some(rs)) => self.past_the_brake(write, rs),
             _ => {}
         }
@@ -140,7 +153,13 @@ impl Oracle {
             Sort::Release => path.starts_with("/status"),
             Sort::Pod | Sort::Lease | Sort::Event => false,
         };
-        let server_side = ["/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"];
+        let server_side = [
+            "/metadata/resourceVersion",
+            "/metadata/generation",
+            "/metadata/managedFields",
+            // Somebody's finalizer keeps what was deleted.
+            "/metadata/deletionTimestamp",
+        ];
         let foreign: Vec<&String> =
             changed.iter().filter(|p| !server_side.iter().any(|s| p.starts_with(s)) && !mine(p)).collect();
         self.breach(!foreign.is_empty(), at, format!("Belay wrote to {sort:?}: {foreign:?}"));
@@ -155,6 +174,45 @@ impl Oracle {
         let revision = revision(&without_hash(&rs["spec"]["template"]));
         let past = self.guards_brake && !self.served.contains(&revision);
         self.breach(past, write.at, format!("{revision} went past the brake"));
+    }
+
+    /// What others want of the floor.
+    fn floor_asked(&mut self, write: &Write, autoscaler: &Value) {
+        let wanted = floor_of(autoscaler);
+        if write.by == OPERATOR_USER || write.before.as_ref().is_some_and(|b| floor_of(b) == wanted) {
+            return;
+        }
+        let held = autoscaler["metadata"]["annotations"][HELD].as_str().and_then(|held| held.split_once('/'));
+        let before = held.filter(|(_, floor)| *floor == wanted.to_string());
+        let before = before.map(|(before, _)| before.parse::<i64>().map_or(Value::Null, Value::from));
+        self.floors = before.into_iter().chain([wanted]).collect();
+        self.floor_changed |= self.begun;
+    }
+
+    /// Line 1: while a canary takes load off stable's pods, the autoscaler leaves as many as there were at the start.
+    fn floor_kept(&mut self, server: &Server, write: &Write, deployment: &Value) {
+        let (is, was) = (int(deployment, "/spec/replicas"), write.before.as_ref());
+        let fewer = was.is_some_and(|was| is < int(was, "/spec/replicas"));
+        if !self.begun || self.floor_changed || write.by != "horizontal-pod-autoscaler" || !fewer {
+            return;
+        }
+        let mut canaries = server.all(Sort::ReplicaSet).filter(|rs| owner_kind(rs) == "Rollout");
+        if canaries.any(|rs| int(rs, "/spec/replicas") > 0) {
+            for release in server.releases().iter().filter(|r| !is_final(r)) {
+                let start = i64::from(release.spec.replicas);
+                let what =
+                    format!("the autoscaler left {is} pods of the {start} that a release started with");
+                self.breach(is < start, write.at, what);
+            }
+        }
+    }
+
+    /// Line 9: when no release runs, the floor is what others want.
+    pub fn floor_borrowed(&self, server: &Server) -> Option<String> {
+        let autoscaler = server.get(Sort::Autoscaler, "web")?;
+        let held = autoscaler["metadata"]["annotations"].get(HELD);
+        let back = held.is_none() && self.floors.contains(&floor_of(autoscaler));
+        (!back).then(|| format!("floor {} held {held:?}, not {:?}", floor_of(autoscaler), self.floors))
     }
 
     fn pod(&mut self, write: &Write) {
@@ -234,17 +292,29 @@ impl Oracle {
         let silent = is.phase != ReleasePhase::Pending && (is.reason.is_none() || is.message.is_none());
         self.breach(silent, at, format!("{name}: no reason is given"));
         if is.phase == ReleasePhase::RolledBack && is.reason.as_deref() != Some("RolloutDeleted") {
-            let asked = new.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry);
+            let asked = new.spec.commands.iter().any(|c| c.verb == Verb::Retry);
             if !asked {
                 self.rejected.insert(new.spec.to.revision.clone());
             }
         }
+        let obeyed: Vec<(usize, &Command)> = obeyed(&new, &is).collect();
+        for (_, command) in obeyed.iter().filter(|(index, _)| *index >= was.commands.len()) {
+            let at_step = i64::from(was.step.index) + 1;
+            let another = command.step.is_some_and(|step| i64::from(step) != at_step);
+            let another = another && matches!(command.verb, Verb::Promote | Verb::Approve);
+            let what = format!("{name}: at step {at_step} a command for step {:?} was obeyed", command.step);
+            self.breach(another, at, what);
+        }
         if is.step.index > was.step.index {
+            let mut verbs = obeyed.iter().rev().map(|(_, command)| command.verb);
+            let last = verbs.find(|v| matches!(v, Verb::Pause | Verb::Resume | Verb::Promote));
             let by = is.timeline.iter().rev().find(|e| e.reason == "StepPassed").map(|e| e.message.clone());
             let by = by.unwrap_or_default();
             let person = by.contains("because") || by.contains("serves");
             let jumped = is.step.index > was.step.index + 1 && !(is.step.index as usize == steps && person);
             self.breach(jumped, at, format!("{name}: a step was skipped: {by}"));
+            let paused = last == Some(Verb::Pause) && !by.contains("because");
+            self.breach(paused, at, format!("{name}: a step was passed while it was paused: {by}"));
             if !person {
                 self.too_soon(at, &old, &was, &is, &by);
                 let blind = new.spec.analysis.is_some() && truth.down_since.is_some_and(|t| at > t + 10_000);
@@ -279,8 +349,7 @@ impl Oracle {
         };
         for lifted in vetoes(before).difference(&vetoes(after)) {
             let asked = server.releases().iter().any(|r| {
-                r.spec.to.revision == *lifted
-                    && r.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry)
+                r.spec.to.revision == *lifted && r.spec.commands.iter().any(|c| c.verb == Verb::Retry)
             });
             self.breach(!asked, write.at, format!("the veto of {lifted} was lifted, and nobody asked"));
         }
@@ -302,6 +371,9 @@ impl Oracle {
         let ended = |r: &Value| ["Promoted", "RolledBack", "Superseded"].contains(&text(r, "/status/phase"));
         let not_final = server.all(Sort::Release).filter(|r| !ended(r)).count();
         self.breach(not_final > 1, at, format!("{not_final} releases run at once"));
+        let mut sets = server.all(Sort::ReplicaSet);
+        let left = server.rollout().is_none() && sets.any(|rs| owner_kind(rs) == "Rollout");
+        self.breach(left, at, "the Rollout is gone, and its canary is not");
         let Some(deployment) = server.get(Sort::Deployment, "web") else { return };
         let replicas = int(deployment, "/spec/replicas");
         let uid = text(deployment, "/metadata/uid");
@@ -328,11 +400,21 @@ impl Oracle {
     }
 }
 
-/// Pods that the recorded step of a release permits.
+/// Pods that the recorded step of a release permits: the fewest beside `replicas` that reach its weight.
 fn permitted(release: &Release, replicas: i64) -> i64 {
-    let step = release.spec.steps.get(step_of(release));
-    let replicas = i32::try_from(replicas).unwrap();
-    step.map_or(replicas, |s| canary_pods(replicas, s.weight)).into()
+    let Some(step) = release.spec.steps.get(step_of(release)) else { return replicas };
+    let reaches = |pods: &i64| pods * 100 >= i64::from(step.weight) * (replicas + pods);
+    (0..replicas).find(reaches).unwrap_or(replicas)
+}
+
+/// The commands of a release that were accepted, with their places in the list.
+fn obeyed<'a>(release: &'a Release, status: &'a ReleaseStatus) -> impl Iterator<Item = (usize, &'a Command)> {
+    let answered = release.spec.commands.iter().zip(&status.commands).enumerate();
+    answered.filter(|(_, (_, answer))| answer.accepted).map(|(index, (command, _))| (index, command))
+}
+
+fn floor_of(autoscaler: &Value) -> Value {
+    autoscaler["spec"]["minReplicas"].clone()
 }
 
 fn status(release: &Release) -> ReleaseStatus {

@@ -343,7 +343,9 @@ fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal
         act::Verb::Delete => {
             let uid = request.body.pointer("/preconditions/uid").and_then(Value::as_str);
             server.delete(OPERATOR_USER, sort, &request.name, uid)?;
-            Ok(serde_json::json!({"kind": "Status", "status": "Success"}))
+            // What a finalizer keeps is the answer.
+            let kept = server.get(sort, &request.name).map(|object| (**object).clone());
+            Ok(kept.unwrap_or_else(|| serde_json::json!({"kind": "Status", "status": "Success"})))
         }
     }
 }
