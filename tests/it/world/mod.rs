@@ -9,6 +9,7 @@
 mod clock;
 mod deployments;
 mod exhaustive;
+mod floor;
 mod oracle;
 mod outcome;
 mod pods;

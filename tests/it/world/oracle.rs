@@ -10,13 +10,12 @@ use serde_json::Value;
 
 use super::Truth;
 use super::deployments::{controller, int, is_deleting, selected, text};
+use super::floor::Floor;
 use super::pods::is_ready;
 use super::server::{Server, Sort, Write};
 
 /// Milliseconds after somebody changed the number of pods in which fewer may be ready.
 const AFTER_SCALING: i64 = 60_000;
-/// Where Belay notes what the autoscaler's floor was, and what it made of it.
-const HELD: &str = "belay.dev/held-min-replicas";
 
 /// The judge.
 #[derive(Clone, Debug, Default)]
@@ -41,11 +40,7 @@ pub struct Oracle {
     pub guards_brake: bool,
     /// The largest size that the workload ever had: a view of it may be old.
     largest: i64,
-    /// What the autoscaler's floor may be when nothing is borrowed: what was last set by somebody else. If that is
-    /// what Belay holds it at, also what it was before, for nobody can tell the two apart.
-    floors: Vec<Value>,
-    /// Somebody else changed that floor.
-    floor_changed: bool,
+    pub floor: Floor,
     /// Largest difference of two clocks, in seconds.
     pub skew: f64,
     begun: bool,
@@ -64,7 +59,7 @@ impl Oracle {
             breaches,
             largest,
             served: first,
-            floors: server.get(Sort::Autoscaler, "web").map(|a| floor_of(a)).into_iter().collect(),
+            floor: Floor::begin(server),
             ..Self::default()
         };
     }
@@ -92,9 +87,10 @@ impl Oracle {
             }
             (Sort::Deployment, Some(d)) => {
                 self.largest = self.largest.max(int(d, "/spec/replicas"));
-                self.floor_kept(server, write, d);
+                let lost = if self.begun { self.floor.lost(server, write) } else { None };
+                self.breach(lost.is_some(), at, lost.unwrap_or_default());
             }
-            (Sort::Autoscaler, Some(a)) => self.floor_asked(write, a),
+            (Sort::Autoscaler, Some(a)) => self.floor.written(write, a),
             (Sort::ReplicaSet, Some(rs)) => self.past_the_brake(write, rs),
             _ => {}
         }
@@ -174,45 +170,6 @@ impl Oracle {
         let revision = revision(&without_hash(&rs["spec"]["template"]));
         let past = self.guards_brake && !self.served.contains(&revision);
         self.breach(past, write.at, format!("{revision} went past the brake"));
-    }
-
-    /// What others want of the floor.
-    fn floor_asked(&mut self, write: &Write, autoscaler: &Value) {
-        let wanted = floor_of(autoscaler);
-        if write.by == OPERATOR_USER || write.before.as_ref().is_some_and(|b| floor_of(b) == wanted) {
-            return;
-        }
-        let held = autoscaler["metadata"]["annotations"][HELD].as_str().and_then(|held| held.split_once('/'));
-        let before = held.filter(|(_, floor)| *floor == wanted.to_string());
-        let before = before.map(|(before, _)| before.parse::<i64>().map_or(Value::Null, Value::from));
-        self.floors = before.into_iter().chain([wanted]).collect();
-        self.floor_changed |= self.begun;
-    }
-
-    /// Line 1: while a canary takes load off stable's pods, the autoscaler leaves as many as there were at the start.
-    fn floor_kept(&mut self, server: &Server, write: &Write, deployment: &Value) {
-        let (is, was) = (int(deployment, "/spec/replicas"), write.before.as_ref());
-        let fewer = was.is_some_and(|was| is < int(was, "/spec/replicas"));
-        if !self.begun || self.floor_changed || write.by != "horizontal-pod-autoscaler" || !fewer {
-            return;
-        }
-        let mut canaries = server.all(Sort::ReplicaSet).filter(|rs| owner_kind(rs) == "Rollout");
-        if canaries.any(|rs| int(rs, "/spec/replicas") > 0) {
-            for release in server.releases().iter().filter(|r| !is_final(r)) {
-                let start = i64::from(release.spec.replicas);
-                let what =
-                    format!("the autoscaler left {is} pods of the {start} that a release started with");
-                self.breach(is < start, write.at, what);
-            }
-        }
-    }
-
-    /// Line 9: when no release runs, the floor is what others want.
-    pub fn floor_borrowed(&self, server: &Server) -> Option<String> {
-        let autoscaler = server.get(Sort::Autoscaler, "web")?;
-        let held = autoscaler["metadata"]["annotations"].get(HELD);
-        let back = held.is_none() && self.floors.contains(&floor_of(autoscaler));
-        (!back).then(|| format!("floor {} held {held:?}, not {:?}", floor_of(autoscaler), self.floors))
     }
 
     fn pod(&mut self, write: &Write) {
@@ -411,10 +368,6 @@ fn permitted(release: &Release, replicas: i64) -> i64 {
 fn obeyed<'a>(release: &'a Release, status: &'a ReleaseStatus) -> impl Iterator<Item = (usize, &'a Command)> {
     let answered = release.spec.commands.iter().zip(&status.commands).enumerate();
     answered.filter(|(_, (_, answer))| answer.accepted).map(|(index, (command, _))| (index, command))
-}
-
-fn floor_of(autoscaler: &Value) -> Value {
-    autoscaler["spec"]["minReplicas"].clone()
 }
 
 fn status(release: &Release) -> ReleaseStatus {

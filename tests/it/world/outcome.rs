@@ -82,7 +82,7 @@ impl World {
             assert_eq!(process.next_timer(), None, "{what}\n{}", self.outcome());
         }
         if self.server.releases().iter().all(is_final) {
-            let borrowed = self.oracle.floor_borrowed(&self.server);
+            let borrowed = self.oracle.floor.borrowed(&self.server);
             assert_eq!(borrowed, None, "{what}: what was borrowed did not go back\n{}", self.outcome());
         }
     }
