@@ -145,6 +145,8 @@ pub(super) fn start(
             pass.say(RolloutPhase::Held, reason);
         }
         Ok(release) => {
+            // It holds the vetoes: what was rejected is undone, not watched.
+            pass.confirm_rollout();
             pass.push(Effect::CreateRelease(Box::new(release.clone())));
             pass.status.release = release.metadata.name;
             pass.say(RolloutPhase::Releasing, reason);
