@@ -12,6 +12,7 @@ pub mod logging;
 pub mod session;
 mod sources;
 
+mod analyze;
 mod completion;
 mod doctor;
 mod find;
@@ -105,6 +106,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
         Command::List(args) => status::list(session, &args).await,
         Command::History(args) => history::history(session, &args).await,
         Command::Explain(args) => history::explain(session, &args).await,
+        Command::Analyze(args) => Box::pin(analyze::run(session, &args)).await,
         Command::Promote(args) => commands::promote(session, &args).await,
         Command::Pause(args) => commands::pause(session, &args).await,
         Command::Resume(args) => commands::resume(session, &args).await,

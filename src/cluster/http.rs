@@ -11,6 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::through::Through;
 use super::tls::{Trust, TrustError, connector};
 
 /// Connections that idle longer are closed: the pods of a release come and go.
@@ -28,6 +29,8 @@ pub struct Http {
     /// One per way to trust, so that a connection serves only those who trust like whoever made it. The one that
     /// was used last is last.
     secure: Arc<Mutex<Vec<(Trust, Secure)>>>,
+    /// Another way than the network, where it leads there.
+    through: Option<Arc<Through>>,
 }
 
 /// What is sent along with a request, and whom it trusts.
@@ -109,6 +112,14 @@ pub enum HttpError {
         #[source]
         source: TrustError,
     },
+    /// It could not be asked through the API server.
+    #[error("failed to ask {address} through the API server: {reason}")]
+    Through {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// Time is over.
     #[error("{address} did not answer within {} s", deadline.as_secs_f64())]
     Deadline {
@@ -168,7 +179,13 @@ impl Default for Http {
 impl Http {
     /// A client without connections.
     pub fn new() -> Self {
-        Self { plain: builder().build(HttpConnector::new()), secure: Arc::default() }
+        Self { plain: builder().build(HttpConnector::new()), secure: Arc::default(), through: None }
+    }
+
+    /// The same client on another way, where that leads.
+    #[must_use]
+    pub fn through(self, through: Through) -> Self {
+        Self { through: Some(Arc::new(through)), ..self }
     }
 
     /// Gets `url`; `accept` says in which form.
@@ -222,6 +239,9 @@ impl Http {
             .header(header::USER_AGENT, concat!("belay/", env!("CARGO_PKG_VERSION")))
             .body(body)
             .map_err(|_| HttpError::Address(address()))?;
+        if let Some((through, path)) = self.through.as_ref().and_then(|way| Some((way, way.path(uri)?))) {
+            return through_server(through, &path, request, limits, &address()).await;
+        }
         let exchange = async {
             let response = if uri.scheme_str() == Some("https") {
                 let client = self.trusting(&access.trust);
@@ -264,6 +284,37 @@ impl Http {
         all.push((trust.clone(), client.clone()));
         Ok(client)
     }
+}
+
+/// Asks by way of the API server. Credentials of the source would be taken for the user's own there, so none are sent.
+async fn through_server(
+    through: &Through,
+    path: &str,
+    request: Request<Full<Bytes>>,
+    limits: Limits,
+    address: &str,
+) -> Result<Answer, HttpError> {
+    let failed = |reason: String| HttpError::Through { address: address.to_owned(), reason };
+    let (mut head, body) = request.into_parts();
+    if head.headers.contains_key(header::AUTHORIZATION) {
+        return Err(failed("a source with auth cannot be asked through the API server".to_owned()));
+    }
+    head.uri = path.parse().map_err(|_| failed("its path cannot stand in an address".to_owned()))?;
+    // The body is there already; collecting it cannot fail.
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let exchange = async {
+        let response = through.send(Request::from_parts(head, body)).await;
+        let response = response.map_err(|error| failed(error.to_string()))?;
+        let status = response.status().as_u16();
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let body = Limited::new(response.into_body(), limits.body).collect().await;
+        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        Ok(Answer { status, content_type, body })
+    };
+    tokio::time::timeout(limits.deadline, exchange).await.unwrap_or_else(|_| {
+        Err(HttpError::Deadline { address: address.to_owned(), deadline: limits.deadline })
+    })
 }
 
 fn builder() -> hyper_util::client::legacy::Builder {

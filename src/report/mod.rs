@@ -24,6 +24,7 @@
 //! | `Version` | `version` | [`version::VersionReport`] |
 //! | `Objects` | `install`, `uninstall` | [`objects::ObjectsReport`] |
 
+pub mod analyze;
 pub mod change;
 pub mod checks;
 pub mod command;

@@ -258,6 +258,25 @@ async fn guarded(file: &str, change: impl Fn(String) -> String) {
 
 async fn judged(mut example: Example) {
     let load = example.load(60).await;
+    let namespace = example.scene.namespace.name.clone();
+    if example.scene.get("belay.dev/v1alpha1", "Rollout", "web").await["spec"]["analysis"]["metrics"]["pods"]
+        .is_object()
+    {
+        // Its guards, tried beforehand by somebody who may ask pods through the API server.
+        let tried =
+            run_as("admin", "belay", &["analyze", "web", "--for", "8s", "-o", "json", "-n", &namespace])
+                .await;
+        assert_eq!(tried.0, 0, "{}", tried.1);
+        let json: Value = serde_json::from_str(&tried.1[tried.1.find('{').unwrap()..]).unwrap();
+        for guard in json["guards"].as_array().unwrap() {
+            assert!(int(guard, "/looks") > 1 && guard["wouldRollBack"] == false, "{guard}");
+            assert!(int(guard, "/proof/0/seconds") > 0, "{guard}");
+        }
+        assert_eq!(
+            (json["canary"].as_array().unwrap().len(), json["stable"].as_array().unwrap().len()),
+            (2, 2)
+        );
+    }
     example.next("release").await;
     let good = example.scene.releases().await.pop().unwrap();
     assert!(int(&good, "/status/analysis/guards/0/looks") > 0, "{}", good["status"]["analysis"]);
