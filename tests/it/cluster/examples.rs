@@ -263,11 +263,14 @@ async fn judged(mut example: Example) {
         .is_object()
     {
         // Its guards, tried beforehand by somebody who may ask pods through the API server.
-        let tried =
-            run_as("admin", "belay", &["analyze", "web", "--for", "8s", "-o", "json", "-n", &namespace])
-                .await;
+        let tried = run_as(
+            "admin",
+            "belay",
+            &["analyze", "web", "--for", "8s", "-o", "json", "-q", "-n", &namespace],
+        )
+        .await;
         assert_eq!(tried.0, 0, "{}", tried.1);
-        let json: Value = serde_json::from_str(&tried.1[tried.1.find('{').unwrap()..]).unwrap();
+        let json: Value = serde_json::from_str(&tried.1).unwrap();
         for guard in json["guards"].as_array().unwrap() {
             assert!(int(guard, "/looks") > 1 && guard["wouldRollBack"] == false, "{guard}");
             assert!(int(guard, "/proof/0/seconds") > 0, "{guard}");
