@@ -1,8 +1,9 @@
-//! Tests of the engine: against exact sums, against published numbers, and on simulated releases.
+//! Tests of the engine: against exact sums, against published numbers, and on histories. Simulated releases are in
+//! `tests/it/decisions`.
 
+mod exact;
 mod folding;
 mod formulas;
-mod simulated;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
