@@ -103,12 +103,13 @@ fn main() -> ExitCode {
         if filter.as_ref().is_some_and(|filter| filter != name) {
             continue;
         }
+        println!("{name} ...");
         let start = Instant::now();
         let found = part(scale);
         for row in found.iter().filter(|row| row.bound.is_some()) {
             println!("{}", shown::row(row, quick));
         }
-        println!("      {name}: {:.1} s", start.elapsed().as_secs_f64());
+        println!("{name} took {:.1} s", start.elapsed().as_secs_f64());
         rows.extend(found);
     }
     println!("{}", shown::compared(&rows));

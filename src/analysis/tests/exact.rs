@@ -305,3 +305,29 @@ fn the_interval_covers_the_true_ratio() {
         assert!(above + below > 0, "an interval that never misses says nothing");
     }
 }
+
+/// The ends are where the mean of 40 likelihood ratios, sizes from 1.05 to 300 evenly spaced in their logarithm, is
+/// 2/α. The ratios are of binomials here: how many of all bad events are the canary's.
+#[test]
+fn the_interval_ends_where_the_evidence_is_enough() {
+    let ratio_of = |(c, n, s, m): (f64, f64, f64, f64), null: f64, alternative: f64| {
+        let part = |ratio: f64| ratio * n / (ratio * n + m);
+        (part(alternative) / part(null)).powf(c) * ((1.0 - part(alternative)) / (1.0 - part(null))).powf(s)
+    };
+    let sizes: Vec<f64> = (0..40).map(|k| 1.05 * (300.0_f64 / 1.05).powf(f64::from(k) / 39.0)).collect();
+    for (seen, alpha) in [
+        ((20.0, 1744.0, 30.0, 33_338.0), 0.01),
+        ((30.0, 1000.0, 60.0, 5000.0), 0.05),
+        ((3.0, 100.0, 40.0, 900.0), 0.2),
+    ] {
+        let (c, n, s, m) = seen;
+        let guard = GuardState { looks: 1, totals: counts(c, n, s, m), ..GuardState::default() };
+        let interval = ratio_interval(&guard, alpha);
+        let high = interval.high.unwrap();
+        let harm =
+            sizes.iter().map(|size| ratio_of(seen, interval.low, interval.low * size)).sum::<f64>() / 40.0;
+        let safe = sizes.iter().map(|size| ratio_of(seen, high, high / size)).sum::<f64>() / 40.0;
+        assert!((harm * alpha / 2.0 - 1.0).abs() < 1e-6, "{seen:?}: {harm} at {}", interval.low);
+        assert!((safe * alpha / 2.0 - 1.0).abs() < 1e-6, "{seen:?}: {safe} at {high}");
+    }
+}

@@ -17,7 +17,7 @@ use errors::Scale;
 use random::{Random, Table};
 use row::Row;
 
-const QUICK: Scale = Scale { seed: 0x0be1_a700, boundary: 600, runs: 150, pods: 40, rollouts: 150 };
+const QUICK: Scale = Scale { seed: 0x0be1_a700, boundary: 1000, runs: 300, pods: 20, rollouts: 400 };
 
 fn check(rows: &[Row]) {
     for row in rows {
@@ -33,7 +33,10 @@ fn value(rows: &[Row], id: &str) -> f64 {
 fn a_release_on_the_boundary_is_rarely_rolled_back() {
     let rows = errors::a3(QUICK);
     check(&rows);
-    assert!(value(&rows, "A3.1%@.05") > 0.0, "of 600 on the boundary some must fail, or nothing is measured");
+    assert!(
+        value(&rows, "A3.1%@.05") > 0.0,
+        "of 1,000 on the boundary some must fail, or nothing is measured"
+    );
 }
 
 #[test]
@@ -130,6 +133,39 @@ fn missing_and_broken_data_hold() {
 #[test]
 fn the_unit_of_counts_does_not_matter() {
     check(&edges::a14(QUICK));
+}
+
+/// A failing minute each: Argo stops at the fourth failed measurement, Flagger one check after the fifth.
+#[test]
+fn the_other_rules_count_as_they_are_documented() {
+    let minutes = |rates: &[f64]| -> Vec<engine::Counts> {
+        let look = |rate: &f64| engine::Counts {
+            canary_bad: 100.0 * rate,
+            canary_total: 100.0,
+            stable_bad: 1.0,
+            stable_total: 1000.0,
+        };
+        rates.iter().flat_map(|rate| vec![look(rate); 12]).collect()
+    };
+    let always = minutes(&[0.5; 10]);
+    assert_eq!((peers::argo(&always, 5), peers::flagger(&always, 5)), (Some(4 * 12), Some(6 * 12)));
+    // 2 % is too much for one of them; 1 % and 5 % exactly are not too much.
+    let some = minutes(&[0.02; 10]);
+    assert_eq!((peers::argo(&some, 5), peers::flagger(&some, 5)), (None, Some(6 * 12)));
+    assert_eq!(peers::argo(&minutes(&[0.05; 30]), 5), None);
+    assert_eq!(peers::flagger(&minutes(&[0.01; 30]), 5), None);
+    // Failures add up, however far apart. A bad minute is in five of Argo's windows.
+    let mut apart = [0.0; 30];
+    for minute in [2, 8, 14, 20, 26] {
+        apart[minute] = 0.02;
+    }
+    assert_eq!(peers::flagger(&minutes(&apart), 5), Some(28 * 12));
+    assert_eq!(peers::argo(&minutes(&[0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0]), 5), Some(6 * 12));
+    // Without requests there is nothing to measure for the one, and nothing to go on with for the other.
+    let silent = vec![engine::Counts { stable_total: 1000.0, ..engine::Counts::default() }; 120];
+    assert_eq!((peers::argo(&silent, 5), peers::flagger(&silent, 5)), (None, Some(6 * 12)));
+    assert_eq!(peers::kayenta(&silent, 5), None);
+    assert_eq!(peers::kayenta(&always, 5), Some(5 * 12));
 }
 
 /// The numbers are those of Kayenta's own tests and of its users' reports (spinnaker/kayenta#426 and #799,

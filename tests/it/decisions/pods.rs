@@ -82,12 +82,12 @@ pub fn a9(scale: Scale) -> Vec<Row> {
         let name = format!("bursts of {burst}");
         let delays = delays(scale, &name, Release { burst, ..Release::HEALTHY });
         let what = format!("healthy, errors in {name}: rolled back");
-        let learnt = repeat(scale.seed, &name, 50, |random| {
+        let learnt = repeat(scale.seed, &name, scale.pods.min(50), |random| {
             Release { burst, looks: 120, ..Release::HEALTHY }.run(random).1.dispersion()
         });
         rows.push(Row::share(&format!("A9.false.{burst}"), &what, stopped(&delays), scale.pods, 1.0));
         let mean = learnt.iter().sum::<f64>() / learnt.len() as f64;
-        let what = format!("errors in {name}: dispersion learnt in ten minutes (mean of 50)");
+        let what = format!("errors in {name}: dispersion learnt in ten minutes (mean)");
         rows.push(Row::peer(&format!("belay.dispersion.{burst}"), what, Some(mean)));
     }
     let delays = delays(scale, "x3 in bursts", Release { times: 3.0, burst: 5.0, ..Release::HEALTHY });
