@@ -44,8 +44,10 @@ use errors::Scale;
 use row::Row;
 
 const SEED: u64 = 20_261_124;
-const FULL: Scale = Scale { seed: SEED, boundary: 20_000, runs: 10_000, pods: 4_000, rollouts: 20_000 };
-const QUICK: Scale = Scale { seed: SEED, boundary: 2_000, runs: 500, pods: 100, rollouts: 500 };
+const FULL: Scale =
+    Scale { seed: SEED, boundary: 20_000, runs: 10_000, pods: 4_000, pod_looks: 360, rollouts: 20_000 };
+const QUICK: Scale =
+    Scale { seed: SEED, boundary: 2_000, runs: 500, pods: 100, pod_looks: 360, rollouts: 500 };
 
 type Part = (&'static str, fn(Scale) -> Vec<Row>);
 

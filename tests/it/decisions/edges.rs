@@ -87,7 +87,7 @@ pub fn a13(_: Scale) -> Vec<Row> {
     vec![Row::figure("A13", &what, f64::from(wrong), 0.0)]
 }
 
-/// The look of the rollback, and the three kinds of evidence at the end, when requests are counted in units of `unit`.
+/// The look of the rollback, and the evidence of both keys at the end, when requests are counted in units of `unit`.
 /// The limit of safety has points that are fixed, so that its evidence is left out.
 fn verdict(looks: &[Counts], unit: f64) -> (Option<usize>, [f64; 2]) {
     let mut engine = Engine::new(STANDARD, Confidence::Standard, count(looks.len())).per(unit);
@@ -108,7 +108,7 @@ fn verdict(looks: &[Counts], unit: f64) -> (Option<usize>, [f64; 2]) {
 }
 
 pub fn a14(scale: Scale) -> Vec<Row> {
-    // On the limit, so that some are rolled back late and some are not.
+    // A little beyond the limit of 1.3 %, so that some are rolled back, at all times, and some are not.
     let scenario = Scenario::fault("units", 0.01, 0.014);
     let differ = repeat(scale.seed, &scenario.name, scale.runs, |random| {
         let looks = scenario.draw(random);

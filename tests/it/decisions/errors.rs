@@ -17,6 +17,8 @@ pub struct Scale {
     pub runs: u32,
     /// Runs of a row through `fold`, with pods.
     pub pods: u32,
+    /// Looks of such a run; 360 in the table.
+    pub pod_looks: u32,
     /// Whole rollouts of a row.
     pub rollouts: u32,
 }
@@ -61,10 +63,6 @@ pub fn a3(scale: Scale) -> Vec<Row> {
 
 /// The releases that no tool should stop.
 fn healthy() -> Vec<Scenario> {
-    let low = |number: u32| {
-        let _ = number;
-        Truth { canary: (0.5, 0.005), stable: (9.5, 0.005) }
-    };
     vec![
         Scenario::fault("0.1%", 0.001, 0.001),
         Scenario::fault("1%", 0.01, 0.01),
@@ -78,7 +76,7 @@ fn healthy() -> Vec<Scenario> {
             let rate = 0.001 + 0.029 * f64::from(number) / 360.0;
             (rate, rate)
         }),
-        Scenario::new("low", 5, 30, low),
+        Scenario::new("low", 5, 30, |_| Truth { canary: (0.5, 0.005), stable: (9.5, 0.005) }),
     ]
 }
 

@@ -17,7 +17,8 @@ use errors::Scale;
 use random::{Random, Table};
 use row::Row;
 
-const QUICK: Scale = Scale { seed: 0x0be1_a700, boundary: 1000, runs: 300, pods: 20, rollouts: 400 };
+const QUICK: Scale =
+    Scale { seed: 0x0be1_a700, boundary: 1000, runs: 300, pods: 20, pod_looks: 180, rollouts: 400 };
 
 fn check(rows: &[Row]) {
     for row in rows {

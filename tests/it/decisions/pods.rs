@@ -69,6 +69,7 @@ fn counters(pods: &[[f64; 2]]) -> Vec<[Option<f64>; 2]> {
 
 /// The seconds to the rollback of each release.
 fn delays(scale: Scale, name: &str, release: Release) -> Vec<Option<u32>> {
+    let release = Release { looks: scale.pod_looks, ..release };
     repeat(scale.seed, name, scale.pods, |random| release.run(random).0.map(|look| 5 * look))
 }
 

@@ -87,11 +87,9 @@ impl Scenario {
 
     /// A release whose canary becomes worse after ten minutes.
     pub fn late_fault(name: &str, stable: f64, canary: f64) -> Self {
-        let late = 120;
-        Self {
-            late: 120,
-            ..Self::standard(name, |number| (if number > late { canary } else { stable }, stable))
-        }
+        const LATE: u32 = 120;
+        let rates = |number| (if number > LATE { canary } else { stable }, stable);
+        Self { late: LATE as usize, ..Self::standard(name, rates) }
     }
 
     /// What one release sees.
