@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::row::Row;
 
-/// Whether a row holds; with few runs whether chance explains that it does not. Nothing when it is pending.
-pub fn holds(row: &Row, quick: bool) -> Option<bool> {
-    row.holds().map(|holds| holds || (quick && row.may_hold()))
+/// Whether a row holds; with few runs whether chance explains that it does not.
+pub fn holds(row: &Row, quick: bool) -> bool {
+    row.holds() || (quick && row.may_hold())
 }
 
 fn number(value: Option<f64>) -> String {
@@ -19,11 +19,7 @@ fn number(value: Option<f64>) -> String {
 
 /// `A6.0.1→1%   25  (bound 30: holds)  what it is`.
 pub fn row(row: &Row, quick: bool) -> String {
-    let verdict = match holds(row, quick) {
-        None => "pending",
-        Some(true) => "holds",
-        Some(false) => "MISSED",
-    };
+    let verdict = if holds(row, quick) { "holds" } else { "MISSED" };
     let sense = if row.at_least { "at least" } else { "at most" };
     let tries = row.tries.map_or(String::new(), |tries| format!("; {} of {} beyond", tries.wrong, tries.of));
     let bound = format!("({sense} {}: {verdict})", number(row.bound));

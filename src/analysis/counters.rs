@@ -2,21 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Reading, SeriesKey};
+use super::SeriesKey;
+use super::buckets::Buckets;
 use crate::api::evidence::PodCounters;
 
 /// Series that one pod and guard may have, bad and all each.
 pub(super) const MAX_SERIES: usize = 200;
 
 /// No counter of events is larger: beyond it a page lies, and sums of lies would not be finite.
-const MOST: f64 = 1e18;
-
-/// What a pod's counters grew by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Growth {
-    pub(super) bad: f64,
-    pub(super) total: f64,
-}
+pub(super) const MOST: f64 = 1e18;
 
 /// Why a reading cannot be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,32 +19,68 @@ pub(super) enum Unusable {
     NoTotal,
     /// A value that no counter can have: the series and the value.
     Value(SeriesKey, f64),
+    /// A histogram that is none: the series, and what is wrong with it.
+    Buckets(SeriesKey, String),
+    /// A histogram without an edge that the release is measured by.
+    NoEdge(f64),
+    /// A reading of another kind than the guard's.
+    Kind,
     /// More series than are remembered.
     TooMany,
 }
 
-/// The new counters of a pod, and their growth since `known`; no growth for a pod not seen before, whose values
-/// are the start.
+/// A pod's counters now, and what they grew by; no growth for a pod not seen before, whose values are the start.
+pub(super) type Advanced<T> = Result<(PodCounters, Option<T>), Unusable>;
+
+/// Growth of the bad and of all events.
 ///
 /// A series that a known pod did not have counts from 0. A series that is absent now keeps its last value, so that
 /// it cannot count again when it comes back. A value below the last one means that the counter began again at 0.
 pub(super) fn advance(
     known: Option<&PodCounters>,
-    reading: &Reading,
-) -> Result<(PodCounters, Option<Growth>), Unusable> {
-    if reading.total.is_empty() {
+    bad: &BTreeMap<SeriesKey, f64>,
+    total: &BTreeMap<SeriesKey, f64>,
+) -> Advanced<[f64; 2]> {
+    if total.is_empty() {
         return Err(Unusable::NoTotal);
     }
-    let values = reading.bad.iter().chain(&reading.total);
-    if let Some((series, value)) = values.into_iter().find(|(_, value)| !(0.0..=MOST).contains(*value)) {
+    if let Some((series, value)) = bad.iter().chain(total).find(|(_, value)| !(0.0..=MOST).contains(*value)) {
         return Err(Unusable::Value(series.clone(), *value));
     }
     let mut counters = known.cloned().unwrap_or_default();
-    let bad = grow(&mut counters.bad, &reading.bad)?;
-    let total = grow(&mut counters.total, &reading.total)?;
-    let growth = Growth { bad, total };
-    if !(bad.is_finite() && total.is_finite()) {
-        return Err(Unusable::Value("the sum".to_owned(), bad + total));
+    let growth = [grow(&mut counters.bad, bad)?, grow(&mut counters.total, total)?];
+    if growth.iter().any(|x| !x.is_finite()) {
+        return Err(Unusable::Value("the sum".to_owned(), growth[0] + growth[1]));
+    }
+    Ok((counters, known.map(|_| growth)))
+}
+
+/// Growth of a histogram up to each of `edges`, then of all. Series come, go and begin again as with [`advance`].
+pub(super) fn advance_buckets(
+    known: Option<&PodCounters>,
+    series: &BTreeMap<SeriesKey, Buckets>,
+    edges: &[f64],
+) -> Advanced<Vec<f64>> {
+    if series.is_empty() {
+        return Err(Unusable::NoTotal);
+    }
+    let mut counters = known.cloned().unwrap_or_default();
+    let mut growth = vec![0.0; edges.len() + 1];
+    for (name, buckets) in series {
+        if let Some(problem) = buckets.problem() {
+            return Err(Unusable::Buckets(name.clone(), problem));
+        }
+        let counts = buckets.read(edges).map_err(Unusable::NoEdge)?;
+        let before = counters.buckets.insert(digest(name), counts.clone());
+        // One bucket below its last value: the whole histogram began again.
+        let before =
+            before.filter(|old| old.len() == counts.len() && old.iter().zip(&counts).all(|(a, b)| a <= b));
+        for (index, count) in counts.iter().enumerate() {
+            growth[index] += count - before.as_ref().map_or(0.0, |before| before[index]);
+        }
+        if counters.buckets.len() > MAX_SERIES {
+            return Err(Unusable::TooMany);
+        }
     }
     Ok((counters, known.map(|_| growth)))
 }

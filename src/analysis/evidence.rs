@@ -4,13 +4,12 @@
 //! multiply, and the probability that such a product ever reaches 1/α is at most α however often one looks
 //! (Ville's inequality; Howard et al. 2021, arXiv 1810.08240).
 
-use std::collections::BTreeMap;
+use super::{Tolerance, gauge};
+use crate::api::evidence::{Counts, Dispersion, GuardState, Look, Stream};
 
-use crate::api::evidence::{Counts, Dispersion, GuardState, Look};
-
-/// Assumed sizes of the harm, as multiples of the limit: one bet each.
+/// Assumed sizes of the harm, as multiples of the limit: one bet each. Where less is worse, their inverses.
 pub const HARM_GRID: [f64; 6] = [1.3, 1.7, 2.5, 4.0, 8.0, 20.0];
-/// Assumed ratios to the limit of a safe canary: one bet each.
+/// Assumed ratios to the limit of a safe canary: one bet each. Where less is worse, their inverses.
 pub const SAFE_GRID: [f64; 6] = [0.85, 0.7, 0.5, 0.3, 0.12, 0.03];
 /// The most that one look may multiply a bet on harm by: the cube root of 200, so that at least three looks are
 /// needed to get from nothing to a rollback.
@@ -22,7 +21,7 @@ const CEILING: f64 = 1e250;
 /// Weight of the assumption "no extra dispersion", in looks.
 const DISPERSION_PRIOR: f64 = 5.0;
 
-/// An upper limit of the canary's rate of bad events: `ratio` times stable's rate plus `points`.
+/// A limit of the canary's rate of counted events: `ratio` times stable's rate plus `points`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
     /// Factor on stable's rate; 0 makes it a plain limit.
@@ -34,15 +33,73 @@ pub struct Limit {
 impl Limit {
     /// The limit of the strict key: no worse than stable.
     pub const STRICT: Self = Self { ratio: 1.0, points: 0.0 };
+}
 
-    /// The limit for the proof of safety: looser than the tolerance, at least 1.5x, and 0.1 points more.
-    #[must_use]
-    pub fn safe(self) -> Self {
-        Self { ratio: self.ratio.max(1.5), points: self.points + 0.001 }
+/// On which side of a limit the harm is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// More is worse, as of errors.
+    Above,
+    /// Less is worse, as of orders.
+    Below,
+}
+
+impl Harm {
+    /// The assumed size of a bet: itself, or its inverse.
+    pub(super) fn size(self, kappa: f64) -> f64 {
+        match self {
+            Self::Above => kappa,
+            Self::Below => 1.0 / kappa,
+        }
     }
 
-    fn widened(self, spread: f64) -> Self {
-        Self { ratio: self.ratio * spread, ..self }
+    /// A limit that is less strict by the factor `spread`.
+    fn widened(self, limit: Limit, spread: f64) -> Limit {
+        Limit { ratio: limit.ratio * self.size(spread), ..limit }
+    }
+}
+
+/// The three limits of a guard of yes/no events.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Which side is worse.
+    pub harm: Harm,
+    /// The first key: evidence beyond this says that the canary is worse at all.
+    pub strict: Limit,
+    /// The second key: what is tolerated.
+    pub margin: Limit,
+    /// For the proof of safety: looser than what is tolerated.
+    pub safe: Limit,
+}
+
+impl Bounds {
+    /// No more than `factor` times stable's share plus `points`. Safety is proven within at least 1.5x, and 0.1
+    /// percentage points more.
+    pub fn tolerate(tolerance: Tolerance) -> Self {
+        let margin = tolerance.limit();
+        let safe = Limit { ratio: margin.ratio.max(1.5), points: margin.points + 0.001 };
+        Self { harm: Harm::Above, strict: Limit::STRICT, margin, safe }
+    }
+
+    /// No more than a share of `points`, whatever stable's is: both keys are the limit itself. Safety is proven
+    /// within one and a half times as much, and 0.1 percentage points more.
+    pub fn at_most(points: f64) -> Self {
+        let limit = Limit { ratio: 0.0, points };
+        let safe = Limit { ratio: 0.0, points: 1.5 * points + 0.001 };
+        Self { harm: Harm::Above, strict: limit, margin: limit, safe }
+    }
+
+    /// No less than `factor` times stable's share. Safety is proven at two thirds of it, or less if that is tolerated.
+    pub fn keep_at_least(factor: f64) -> Self {
+        let limit = |ratio| Limit { ratio, points: 0.0 };
+        let safe = limit(factor.min(1.0 / 1.5));
+        Self { harm: Harm::Below, strict: Limit::STRICT, margin: limit(factor), safe }
+    }
+
+    /// Of a histogram with a tolerance in time: no more requests beyond the longer time than stable has beyond the
+    /// shorter one, and 0.1 percentage points on top.
+    pub fn slower() -> Self {
+        Self::tolerate(Tolerance { factor: 1.0, points: 0.001 })
     }
 }
 
@@ -68,30 +125,54 @@ pub fn log_e(kappa: f64, limit: Limit, counts: &Counts) -> f64 {
     if log.is_finite() { log } else { 0.0 }
 }
 
+/// What one look says to one limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// What happened.
+    pub counts: &'a Counts,
+    /// What the evidence is divided by; at least 1.
+    pub dispersion: f64,
+    /// The limit.
+    pub limit: Limit,
+    /// Which side of it is worse.
+    pub harm: Harm,
+}
+
+impl Said<'_> {
+    /// Logarithms of the e-values against "within the limit", one per [`HARM_GRID`], before the dispersion.
+    pub fn log_harm(&self) -> [f64; 6] {
+        HARM_GRID.map(|kappa| log_e(self.harm.size(kappa), self.limit, self.counts))
+    }
+
+    /// Logarithms of the e-values against "beyond the limit", one per [`SAFE_GRID`], before the dispersion.
+    pub fn log_safe(&self) -> [f64; 6] {
+        SAFE_GRID.map(|kappa| log_e(self.harm.size(kappa), self.limit, self.counts))
+    }
+}
+
 /// The bets on harm after one more look: `bets[0]` is the part not yet staked, the others one per [`HARM_GRID`].
 ///
 /// Half of the wealth is staked at the first look and the other half in equal parts over the `planned` looks, so
 /// that a fault which begins late meets fresh stakes. `number` counts from 1.
-pub fn bet_on_harm(bets: &[f64; 7], number: u32, planned: u32, limit: Limit, look: &Look) -> [f64; 7] {
+pub fn bet_on_harm(bets: &[f64; 7], number: u32, planned: u32, said: &Said<'_>) -> [f64; 7] {
     let mut stake = if number > planned { 0.0 } else { 0.5 / f64::from(planned.max(1)) };
     if number == 1 {
         stake += 0.5;
     }
     let stake = stake.min(bets[0]);
     let mut after = [bets[0] - stake; 7];
-    let limit = limit.widened(look.spread);
-    for (index, kappa) in HARM_GRID.into_iter().enumerate() {
-        let growth = (log_e(kappa, limit, &look.counts) / look.dispersion).exp().min(CAP);
+    for (index, log) in said.log_harm().into_iter().enumerate() {
+        let growth = (log / said.dispersion).exp().min(CAP);
         after[index + 1] = ((bets[index + 1] + stake / 6.0) * growth).min(CEILING);
     }
     after
 }
 
-/// The bets on safety after one more look, one per [`SAFE_GRID`]; `limit` is the already loosened one.
-pub fn bet_on_safety(bets: &[f64; 6], limit: Limit, look: &Look) -> [f64; 6] {
+/// The bets on safety after one more look, one per [`SAFE_GRID`]; the limit is the already loosened one.
+pub fn bet_on_safety(bets: &[f64; 6], said: &Said<'_>) -> [f64; 6] {
     let mut after = *bets;
-    for (bet, kappa) in after.iter_mut().zip(SAFE_GRID) {
-        *bet = (*bet * (log_e(kappa, limit, &look.counts) / look.dispersion).exp()).min(CEILING);
+    for (bet, log) in after.iter_mut().zip(said.log_safe()) {
+        *bet = (*bet * (log / said.dispersion).exp()).min(CEILING);
     }
     after
 }
@@ -102,14 +183,43 @@ pub fn wealth(bets: &[f64]) -> f64 {
 }
 
 /// A guard's evidence after one more look. Counts, counters and what is learnt of the pods are not touched.
-pub fn take(guard: &mut GuardState, tolerance: Limit, planned: u32, look: &Look) {
+///
+/// The wealth of several streams is their mean, which is an e-value again; safety must be proven for each of them, so
+/// there it is the least.
+pub fn take(guard: &mut GuardState, rule: &Rule, planned: u32, look: &Look) {
     guard.looks = guard.looks.saturating_add(1);
-    guard.strict_bets = bet_on_harm(&guard.strict_bets, guard.looks, planned, Limit::STRICT, look);
-    guard.margin_bets = bet_on_harm(&guard.margin_bets, guard.looks, planned, tolerance, look);
-    guard.safe_bets = bet_on_safety(&guard.safe_bets, tolerance.safe(), look);
-    guard.strict = wealth(&guard.strict_bets);
-    guard.margin = wealth(&guard.margin_bets);
-    guard.safe = wealth(&guard.safe_bets) / 6.0;
+    let bounds = match rule {
+        Rule::Events(bounds) => bounds,
+        Rule::Gauge(comparison) => return gauge::take(guard, comparison, look),
+    };
+    guard.streams.resize_with(look.counts.len(), Stream::default);
+    let (mut strict, mut margin, mut safe) = (0.0, 0.0, CEILING);
+    for (index, (stream, counts)) in guard.streams.iter_mut().zip(&look.counts).enumerate() {
+        let shifted = look.shifted.get(index).map(|bad| Counts { stable_bad: *bad, ..*counts });
+        let tolerated = shifted.as_ref().unwrap_or(counts);
+        let said = |counts, limit| Said { counts, dispersion: look.dispersion, limit, harm: bounds.harm };
+        let widened = |limit| bounds.harm.widened(limit, look.spread);
+        let (number, strict_said) = (guard.looks, said(counts, widened(bounds.strict)));
+        stream.strict_bets = bet_on_harm(&stream.strict_bets, number, planned, &strict_said);
+        let margin_said = said(tolerated, widened(bounds.margin));
+        stream.margin_bets = bet_on_harm(&stream.margin_bets, number, planned, &margin_said);
+        // Not widened: pods that differ make harm harder to see, and safety no easier to prove.
+        stream.safe_bets = bet_on_safety(&stream.safe_bets, &said(tolerated, bounds.safe));
+        strict += wealth(&stream.strict_bets);
+        margin += wealth(&stream.margin_bets);
+        safe = f64::min(safe, wealth(&stream.safe_bets) / SAFE_GRID.len() as f64);
+    }
+    let streams = guard.streams.len().max(1) as f64;
+    (guard.strict, guard.margin, guard.safe) = (strict / streams, margin / streams, safe);
+}
+
+/// What a guard's looks are held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Yes/no events, in one stream or several.
+    Events(Bounds),
+    /// Values that go up and down.
+    Gauge(gauge::Comparison),
 }
 
 /// How much more the bad events of stable's pods scatter within looks than independent requests would; at least 1,
@@ -124,8 +234,8 @@ pub fn dispersion(past: &Dispersion, stable_pods: usize) -> f64 {
 
 /// Adds one look's scatter: `pods` are the (bad, all) events of each stable pod in the look. The expectation of a
 /// pod is its share of all events.
-pub fn learn_dispersion(past: &mut Dispersion, pods: &[[f64; 2]]) {
-    if let Some((squares, freedom)) = scatter(pods.iter()) {
+pub fn learn_dispersion(past: &mut Dispersion, pods: impl Iterator<Item = [f64; 2]> + Clone) {
+    if let Some((squares, freedom)) = scatter(pods) {
         past.squares = (past.squares + squares).min(CEILING);
         past.freedom += freedom;
     }
@@ -133,7 +243,7 @@ pub fn learn_dispersion(past: &mut Dispersion, pods: &[[f64; 2]]) {
 
 /// Σ (x − e)²/e and its degrees of freedom over pods with events, or nothing with fewer than two pods or no bad
 /// event.
-fn scatter<'a>(pods: impl Iterator<Item = &'a [f64; 2]> + Clone) -> Option<(f64, f64)> {
+fn scatter(pods: impl Iterator<Item = [f64; 2]> + Clone) -> Option<(f64, f64)> {
     let busy = pods.filter(|[_, all]| *all > 0.0);
     let (bad, all, number) =
         busy.clone().fold((0.0, 0.0, 0_u32), |(x, n, k), pod| (x + pod[0], n + pod[1], k + 1));
@@ -155,13 +265,17 @@ fn scatter<'a>(pods: impl Iterator<Item = &'a [f64; 2]> + Clone) -> Option<(f64,
 /// With Q the scatter of the pods' running totals: only when Q/φ exceeds the 95 % point of χ² with M − 1 degrees,
 /// `τ² = (Q/φ − (M − 1))·φ / (Σe − Σe²/Σe)` (the moment estimator of a meta-analysis, Laird 1986) and the factor is
 /// `exp(t₀.₉₉(M − 1)·τ·√(1/m + 1/M))` with m canary pods.
-pub fn spread(stable_pods: &BTreeMap<String, [f64; 2]>, dispersion: f64, canary_pods: usize) -> f64 {
-    let Some((q, freedom)) = scatter(stable_pods.values()) else { return 1.0 };
+pub fn spread(
+    stable_pods: impl Iterator<Item = [f64; 2]> + Clone,
+    dispersion: f64,
+    canary_pods: usize,
+) -> f64 {
+    let Some((q, freedom)) = scatter(stable_pods.clone()) else { return 1.0 };
     if q / dispersion <= chi_square_95(freedom) || canary_pods == 0 {
         return 1.0;
     }
-    let (bad, all) = stable_pods.values().fold((0.0, 0.0), |(x, n), pod| (x + pod[0], n + pod[1]));
-    let squares = stable_pods.values().map(|[_, n]| (bad * n / all) * (bad * n / all)).sum::<f64>();
+    let (bad, all) = stable_pods.clone().fold((0.0, 0.0), |(x, n), pod| (x + pod[0], n + pod[1]));
+    let squares = stable_pods.map(|[_, n]| (bad * n / all) * (bad * n / all)).sum::<f64>();
     let tau = ((q / dispersion - freedom) * dispersion / (bad - squares / bad)).sqrt();
     let width = (1.0 / canary_pods as f64 + 1.0 / (freedom + 1.0)).sqrt();
     // Past e^14 nothing is detectable any more; the bound keeps the number short.

@@ -1,9 +1,8 @@
-//! Why a release was rolled back, held or let on, in numbers and in words.
+//! Why a release was rolled back, held or let on, in numbers.
 
-use std::fmt::Write as _;
-
-use super::evidence::{CAP, take};
-use super::{GuardPlan, Interval, Plan, Tolerance, ratio_interval};
+use super::evidence::{CAP, NEEDED_SAFE, Rule, SAFE_GRID};
+use super::replay::would_fail;
+use super::{GuardPlan, Interval, Plan, Tolerance, Tolerated, ratio_interval};
 use crate::api::evidence::{Counts, GuardState};
 
 /// All numbers of an explanation of one guard.
@@ -11,16 +10,12 @@ use crate::api::evidence::{Counts, GuardState};
 pub struct Explanation {
     /// The guard's name.
     pub guard: String,
-    /// Totals since the start of the release.
-    pub counts: Counts,
-    /// Share of bad events of the canary; nothing without events.
-    pub canary_rate: Option<f64>,
-    /// Share of bad events of stable; nothing without events.
-    pub stable_rate: Option<f64>,
-    /// Canary's share over stable's; nothing when stable has none.
-    pub ratio: Option<f64>,
-    /// Anytime 99 % interval of the ratio.
-    pub interval: Interval,
+    /// What was compared: one entry for a ratio, one per edge for a histogram, none for a gauge.
+    pub compared: Vec<Compared>,
+    /// The entry of `compared` with the most evidence that it is beyond the tolerance.
+    pub worst: usize,
+    /// Of a gauge: the mean of the canary and of stable over all whole minutes.
+    pub gauge: Option<[f64; 2]>,
     /// Evidence that the canary is worse than stable.
     pub strict: f64,
     /// What a rollback needs of it.
@@ -34,9 +29,10 @@ pub struct Explanation {
     /// What leaving the step needs of it.
     pub needed_safe: f64,
     /// The tolerance.
-    pub tolerance: Tolerance,
-    /// The share that it allows at stable's present rate.
-    pub tolerated_rate: Option<f64>,
+    pub tolerated: Tolerated,
+    /// About how many seconds the proof of safety still takes at the traffic so far, if the canary is as good as
+    /// stable; nothing when it is there or would not come.
+    pub seconds_to_proof: Option<f64>,
     /// Looks with data.
     pub looks: u32,
     /// The most that one look may count.
@@ -47,35 +43,60 @@ pub struct Explanation {
     pub dispersion: f64,
     /// What the limits of the last look were widened by, for unequal pods.
     pub spread: f64,
-    /// After a rollback: the least tolerance, to one decimal of its factor, with which the guard would not have
-    /// failed. Nothing when looks are no longer recorded, or no factor up to 1000 would have done.
-    pub would_run_with: Option<Tolerance>,
+    /// After a rollback: the least tolerance, in steps of a tenth, with which the guard would not have failed. Nothing
+    /// when looks are no longer recorded, or none would have done.
+    pub would_run_with: Option<Tolerated>,
+}
+
+/// One comparison of counted events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// Of a histogram: events count when they are slower than this, in the metric's unit.
+    pub edge: Option<f64>,
+    /// Totals since the start of the release.
+    pub counts: Counts,
+    /// Share of counted events of the canary; nothing without events.
+    pub canary_rate: Option<f64>,
+    /// Share of counted events of stable; nothing without events.
+    pub stable_rate: Option<f64>,
+    /// Canary's share over stable's; nothing when stable has none.
+    pub ratio: Option<f64>,
+    /// Anytime 99 % interval of the ratio.
+    pub interval: Interval,
+    /// The share that the tolerance allows at stable's present rate; nothing where it is one in time.
+    pub tolerated_rate: Option<f64>,
+}
+
+impl Explanation {
+    /// Whether both keys of a rollback are turned.
+    pub fn failed(&self) -> bool {
+        self.strict >= self.needed_strict && self.margin >= self.needed_margin
+    }
 }
 
 /// The numbers behind the present state of a guard.
 pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanation {
-    let counts = state.totals;
-    let canary_rate = share(counts.canary_bad, counts.canary_total);
-    let stable_rate = share(counts.stable_bad, counts.stable_total);
+    let compared: Vec<Compared> =
+        (0..state.streams.len()).map(|index| compare(state, index, guard)).collect();
+    let beyond = |index: &usize| state.streams[*index].margin_bets.iter().sum::<f64>();
+    let worst = (0..state.streams.len()).max_by(|a, b| beyond(a).total_cmp(&beyond(b))).unwrap_or(0);
     let last = state.recent.last();
     Explanation {
         guard: guard.name.clone(),
-        counts,
-        canary_rate,
-        stable_rate,
-        ratio: canary_rate
-            .zip(stable_rate)
-            .filter(|(_, stable)| *stable > 0.0)
-            .map(|(canary, stable)| canary / stable),
-        interval: ratio_interval(state, 0.01),
+        compared,
+        worst,
+        gauge: state.gauge.as_ref().filter(|gauge| gauge.differences > 0).map(|gauge| {
+            let minutes = f64::from(gauge.differences);
+            gauge.totals.map(|sum| sum / minutes)
+        }),
         strict: state.strict,
-        needed_strict: plan.needed_strict(),
+        needed_strict: plan.needed_strict(guard),
         margin: state.margin,
         needed_margin: plan.needed_margin,
         safe: state.safe,
-        needed_safe: plan.needed_safe(),
-        tolerance: guard.tolerance,
-        tolerated_rate: stable_rate.map(|rate| guard.tolerance.at(rate).min(1.0)),
+        needed_safe: NEEDED_SAFE,
+        tolerated: guard.tolerated,
+        seconds_to_proof: seconds_to_proof(state, guard),
         looks: state.looks,
         cap: CAP,
         one_in: plan.alpha_inverse,
@@ -85,168 +106,79 @@ pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanatio
     }
 }
 
+fn compare(state: &GuardState, index: usize, guard: &GuardPlan) -> Compared {
+    let stream = &state.streams[index];
+    let counts = stream.totals;
+    let canary_rate = share(counts.canary_bad, counts.canary_total);
+    let stable_rate = share(counts.stable_bad, counts.stable_total);
+    let in_time = stream.shifted.is_some();
+    Compared {
+        edge: stream.edge,
+        counts,
+        canary_rate,
+        stable_rate,
+        ratio: canary_rate
+            .zip(stable_rate)
+            .filter(|(_, stable)| *stable > 0.0)
+            .map(|(canary, stable)| canary / stable),
+        interval: ratio_interval(state, index, 0.01),
+        tolerated_rate: stable_rate.filter(|_| !in_time).and_then(|rate| guard.tolerated(rate)),
+    }
+}
+
 fn share(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
 
-/// The least factor, in tenths, at which the recorded looks give no rollback.
-fn would_run_with(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Option<Tolerance> {
-    if state.looks as usize != state.recent.len() {
+/// From the traffic so far: what is still missing of the evidence, over its expected growth per second, for the edge
+/// that takes longest.
+fn seconds_to_proof(state: &GuardState, guard: &GuardPlan) -> Option<f64> {
+    let Rule::Events(_) = guard.rule else { return None };
+    let seconds = state.recent.last()?.second;
+    if state.safe >= NEEDED_SAFE || seconds <= 0.0 {
         return None;
     }
-    let with = |tenths: u32| Tolerance { factor: f64::from(tenths) / 10.0, ..guard.tolerance };
-    let (mut fails, mut holds) = (10, 10_000);
-    if !would_fail(state, guard.tolerance, plan) || would_fail(state, with(holds), plan) {
+    let each = state.streams.iter().map(|stream| {
+        let Counts { canary_total, stable_bad, stable_total, .. } = stream.totals;
+        let rate = share(stable_bad, stable_total)?;
+        let dispersion = state.recent.last().map_or(1.0, |look| look.dispersion);
+        let whole = guard.expected_seconds_to_proof(rate, canary_total / seconds, stable_total / seconds)?;
+        let needed = (NEEDED_SAFE * SAFE_GRID.len() as f64).ln();
+        let best = stream.safe_bets.iter().copied().fold(f64::MIN_POSITIVE, f64::max).ln();
+        Some(dispersion * whole * ((needed - best) / needed).max(0.0))
+    });
+    each.collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::max).filter(|seconds| seconds.is_finite())
+}
+
+/// The least tolerance, in tenths of its factor or of a per cent, at which the recorded looks give no rollback.
+fn would_run_with(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Option<Tolerated> {
+    if state.looks as usize != state.recent.len() || !would_fail(state, guard, plan) {
+        return None;
+    }
+    // How loose, and where it ends.
+    let (with, mut fails, mut holds): (Box<dyn Fn(u32) -> Tolerated>, u32, u32) = match guard.tolerated {
+        Tolerated::Share(tolerance) => {
+            let with = move |n| Tolerated::Share(Tolerance { factor: f64::from(n) / 10.0, ..tolerance });
+            (Box::new(with), 10, 10_000)
+        }
+        Tolerated::AtMost(_) => (Box::new(|n| Tolerated::AtMost(f64::from(n) / 1000.0)), 0, 999),
+        Tolerated::AtLeast(_) => {
+            (Box::new(|n| Tolerated::AtLeast(f64::from(100 - n.min(99)) / 100.0)), 0, 99)
+        }
+        // Of a histogram the edges depend on it, and the looks hold the edges of the release.
+        Tolerated::Times(_) if matches!(guard.rule, Rule::Events(_)) => return None,
+        Tolerated::Times(_) => (Box::new(|n| Tolerated::Times(f64::from(n) / 10.0)), 10, 10_000),
+    };
+    if would_fail(state, &guard.with(with(holds)), plan) {
         return None;
     }
     while holds - fails > 1 {
         let middle = u32::midpoint(fails, holds);
-        if would_fail(state, with(middle), plan) {
+        if would_fail(state, &guard.with(with(middle)), plan) {
             fails = middle;
         } else {
             holds = middle;
         }
     }
     Some(with(holds))
-}
-
-/// Whether the recorded looks fail the guard under another tolerance. Exact as long as all looks are recorded.
-pub(super) fn would_fail(state: &GuardState, tolerance: Tolerance, plan: &Plan) -> bool {
-    let mut replayed = GuardState::default();
-    state.recent.iter().any(|look| {
-        take(&mut replayed, tolerance.limit(), plan.planned_looks, look);
-        replayed.strict >= plan.needed_strict() && replayed.margin >= plan.needed_margin
-    })
-}
-
-/// An explanation in three sentences. `headline` says what became of it, such as `Rolled back after 35 s.`
-pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
-    let e = explanation;
-    let mut text = format!(
-        "{headline} Guard {}: canary {} against stable {}{}.\n",
-        e.guard,
-        counted(e.counts.canary_bad, e.counts.canary_total, e.canary_rate),
-        counted(e.counts.stable_bad, e.counts.stable_total, e.stable_rate),
-        compared(e),
-    );
-    let tolerated = e
-        .tolerated_rate
-        .filter(|_| e.tolerance.points > 0.0 || e.tolerance.factor > 1.0)
-        .map(|rate| format!(" ({} at stable's present rate)", percent(rate)))
-        .unwrap_or_default();
-    let _ = write!(
-        text,
-        "Evidence that it is worse: {} (needs {}). Evidence that it is beyond the tolerance {}{tolerated}: {} (needs \
-         {}). {} look{}; no look may count more than {:.2}x.",
-        amount(e.strict),
-        amount(e.needed_strict),
-        e.tolerance,
-        amount(e.margin),
-        amount(e.needed_margin),
-        grouped(f64::from(e.looks)),
-        if e.looks == 1 { "" } else { "s" },
-        e.cap,
-    );
-    if e.dispersion > 1.05 {
-        let _ = write!(text, " Stable's bad events come in bursts: evidence counts 1/{:.1}.", e.dispersion);
-    }
-    if e.spread > 1.0 {
-        let _ = write!(text, " Stable's pods differ among themselves: limits widened by {:.2}x.", e.spread);
-    }
-    text.push('\n');
-    if e.strict >= e.needed_strict && e.margin >= e.needed_margin {
-        let _ = write!(
-            text,
-            "A release that is no worse than stable gets here in fewer than 1 of {} releases.",
-            grouped(e.one_in)
-        );
-        if let Some(tolerance) = e.would_run_with {
-            let _ = write!(text, " With a tolerance of about {tolerance} it would still be running.");
-        }
-    } else {
-        let _ = write!(
-            text,
-            "Evidence that it is safe at this step: {} (needs {}).",
-            amount(e.safe),
-            amount(e.needed_safe)
-        );
-    }
-    text
-}
-
-fn counted(bad: f64, total: f64, rate: Option<f64>) -> String {
-    match rate {
-        Some(rate) => format!("{} of {} ({})", grouped(bad), grouped(total), percent(rate)),
-        None => "no events".to_owned(),
-    }
-}
-
-/// `: 12.7x, anytime 99 % interval 3.9x to 38x`, as far as it is known.
-fn compared(e: &Explanation) -> String {
-    let interval = match (e.interval.low > 0.0, e.interval.high) {
-        (true, Some(high)) => format!("{}x to {}x", digits(e.interval.low, 2), digits(high, 2)),
-        (true, None) => format!("above {}x", digits(e.interval.low, 2)),
-        (false, Some(high)) => format!("below {}x", digits(high, 2)),
-        (false, None) => String::new(),
-    };
-    match (e.ratio, interval.is_empty()) {
-        (Some(ratio), true) => format!(": {}x", digits(ratio, 3)),
-        (Some(ratio), false) => format!(": {}x, anytime 99 % interval {interval}", digits(ratio, 3)),
-        (None, true) => String::new(),
-        (None, false) => format!(": anytime 99 % interval of the ratio {interval}"),
-    }
-}
-
-/// A share with two decimals, or two digits when it is smaller than that.
-fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    if percent >= 0.01 || percent <= 0.0 {
-        format!("{percent:.2} %")
-    } else {
-        format!("{} %", digits(percent, 2))
-    }
-}
-
-/// Evidence: no more precise than it is worth reading.
-fn amount(evidence: f64) -> String {
-    if evidence >= 1e6 {
-        "more than 1,000,000".to_owned()
-    } else if evidence >= 10.0 {
-        grouped(evidence.floor())
-    } else {
-        // Downwards, so that what is shown never claims a bound that is not reached.
-        format!("{}", (evidence * 10.0).floor() / 10.0)
-    }
-}
-
-/// With `count` significant digits, and no more decimals than those.
-fn digits(x: f64, count: i32) -> String {
-    if !(x.is_finite() && x > 0.0) {
-        return format!("{x}");
-    }
-    let mut magnitude = 0;
-    let mut rest = x;
-    while rest >= 10.0 {
-        rest /= 10.0;
-        magnitude += 1;
-    }
-    while rest < 1.0 {
-        rest *= 10.0;
-        magnitude -= 1;
-    }
-    let decimals = usize::try_from(count - 1 - magnitude).unwrap_or(0);
-    if magnitude >= 3 { grouped(x) } else { format!("{x:.decimals$}") }
-}
-
-/// A whole number with commas between thousands.
-fn grouped(x: f64) -> String {
-    let digits = format!("{x:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::buckets::{choose, edges_of, events};
 use super::counters::{self, MAX_SERIES, Unusable};
 use super::evidence::{dispersion, learn_dispersion, spread, take};
-use super::{GuardPlan, Plan, PodSample, Sample, Side};
-use crate::api::evidence::{AnalysisState, Counts, GuardState, Look, PodCounters};
+use super::replay::forget_safety;
+use super::{Buckets, GuardPlan, Measured, Plan, PodSample, Reading, Sample, SeriesKey, Side, gauge, split};
+use crate::api::evidence::{AnalysisState, Counts, GuardState, Look, PodCounters, Stream};
+use crate::api::guard::Aggregate;
 
-/// Looks that are kept per guard.
-const KEPT_LOOKS: usize = 360;
 /// Series that one guard may have on all pods together, so that the state stays far below an object's 1.5 MB.
 const MAX_GUARD_SERIES: usize = 3000;
 /// Characters of a reason that are kept.
@@ -43,25 +44,30 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
 
     let mut looked = false;
     let mut no_data = None;
+    let mut shared = None;
     match &sample.outcome {
         Err(reason) => no_data = Some(reason.clone()),
         Ok(pods) => {
             let second = (at.duration_since(first).as_secs_f64() * 1000.0).round() / 1000.0;
             for (index, (guard, state)) in plan.guards.iter().zip(&mut next.guards).enumerate() {
-                match measure(state, guard, index, plan, pods, at) {
-                    Measured::NoData(reason) => {
+                let view = View { guard, index, plan, pods, at, second };
+                match view.look(state) {
+                    Found::NoData(reason) => {
                         let reason = format!("guard {}: {reason}", guard.name);
                         no_data.get_or_insert(reason);
                         state.counters.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
                     }
-                    Measured::Waiting(counters) => state.counters = counters,
-                    Measured::Look(measure) => {
+                    Found::Waiting => {}
+                    Found::Look(requests) => {
                         looked = true;
-                        look(state, guard, plan.planned_looks, second, measure);
+                        shared = shared.or(requests);
                     }
                 }
             }
         }
+    }
+    if let Some(Requests { canary, stable, share }) = shared {
+        split::take(next.split.get_or_insert_default(), canary, stable, share);
     }
     next.looks = next.looks.saturating_add(u32::from(looked));
     next.no_data_reason = no_data.map(|reason| reason.chars().take(REASON_LENGTH).collect());
@@ -73,11 +79,8 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
 /// What is remembered when a step begins: the proof of safety starts anew, everything else goes on.
 pub fn start_step(state: &AnalysisState) -> AnalysisState {
     let mut next = state.clone();
-    for guard in &mut next.guards {
-        guard.safe_bets = [1.0; 6];
-        guard.safe = 1.0;
-        guard.safe_from = guard.looks;
-    }
+    next.guards.iter_mut().for_each(forget_safety);
+    next.split = None;
     next
 }
 
@@ -87,34 +90,45 @@ fn microseconds(at: Timestamp) -> Timestamp {
 }
 
 /// What a sample says about one guard.
-enum Measured {
-    /// Counts of both versions.
-    Look(Measure),
-    /// The pods are still warming up, or are seen for the first time: these are the counters to start from.
-    Waiting(BTreeMap<String, PodCounters>),
+enum Found {
+    /// Evidence was taken in; of events, how the requests were shared.
+    Look(Option<Requests>),
+    /// The pods are still warming up, or are seen for the first time, or a minute is not over.
+    Waiting,
     /// A version gave no numbers.
     NoData(String),
 }
 
-struct Measure {
-    counters: BTreeMap<String, PodCounters>,
-    counts: Counts,
-    /// Bad and all events of this look, of each stable pod.
-    stable_pods: BTreeMap<String, [f64; 2]>,
-    canary_pods: usize,
+/// The requests of one look, and which part of the pods that answered them is the canary's.
+struct Requests {
+    canary: f64,
+    stable: f64,
+    share: f64,
+}
+
+/// What one pod's events grew by: all, then per stream those that count and the shifted ones.
+struct Growth {
+    all: f64,
+    bad: Vec<f64>,
+    shifted: Vec<f64>,
 }
 
 /// One version's pods in a sample.
-#[derive(Default)]
-struct Tally {
+struct Tally<T> {
     present: usize,
     warm: usize,
     answered: usize,
     problem: Option<String>,
-    pods: BTreeMap<String, [f64; 2]>,
+    pods: BTreeMap<String, T>,
 }
 
-impl Tally {
+impl<T> Default for Tally<T> {
+    fn default() -> Self {
+        Self { present: 0, warm: 0, answered: 0, problem: None, pods: BTreeMap::new() }
+    }
+}
+
+impl<T> Tally<T> {
     /// Why there is no data of this version, if there is none.
     fn silent(&self, side: Side) -> Option<String> {
         if self.present == 0 {
@@ -125,111 +139,297 @@ impl Tally {
         }
         Some(self.problem.clone().unwrap_or_else(|| format!("no {side} pod gave an answer")))
     }
+}
 
-    fn sums(&self) -> (f64, f64) {
-        self.pods.values().fold((0.0, 0.0), |(bad, total), pod| (bad + pod[0], total + pod[1]))
+/// A sample, as one guard sees it.
+struct View<'a> {
+    guard: &'a GuardPlan,
+    index: usize,
+    plan: &'a Plan,
+    pods: &'a [PodSample],
+    at: Timestamp,
+    second: f64,
+}
+
+/// What both versions' pods said, or why there is nothing to compare.
+type Both<T> = Result<(Tally<T>, Tally<T>), String>;
+
+impl View<'_> {
+    fn look(&self, state: &mut GuardState) -> Found {
+        let taken = match &self.guard.measured {
+            Measured::Gauge { aggregate, .. } => self.gauge(state, *aggregate),
+            Measured::Ratio { .. } => self.ratio(state),
+            Measured::Histogram { slower, .. } => self.histogram(state, *slower),
+        };
+        taken.unwrap_or_else(Found::NoData)
+    }
+
+    /// Asks each warm pod. A pod that `read` refuses has a problem, and the others count; a refusal without words ends
+    /// the look.
+    fn ask<T>(&self, mut read: impl FnMut(&PodSample, &Reading) -> Result<Option<T>, Unusable>) -> Both<T> {
+        let (mut canary, mut stable) = (Tally::default(), Tally::default());
+        for pod in self.pods {
+            let tally = match pod.side {
+                Side::Canary => &mut canary,
+                Side::Stable => &mut stable,
+            };
+            tally.present += 1;
+            if !is_warm(pod.started_at, self.at, self.plan) {
+                continue;
+            }
+            tally.warm += 1;
+            let outcome = match pod.guards.get(self.index).and_then(Option::as_ref) {
+                Some(reading) => match read(pod, reading) {
+                    Err(Unusable::TooMany) => {
+                        return Err(format!(
+                            "too many series: pod {} has more than {MAX_SERIES}; narrow `match`",
+                            pod.name
+                        ));
+                    }
+                    Err(unusable) => Err(self.in_words(&pod.name, unusable)),
+                    Ok(growth) => Ok(growth),
+                },
+                None => {
+                    Err(pod.problem.clone().unwrap_or_else(|| format!("pod {} gave no answer", pod.name)))
+                }
+            };
+            match outcome {
+                Ok(growth) => {
+                    tally.answered += 1;
+                    if let Some(growth) = growth {
+                        tally.pods.insert(pod.uid.clone(), growth);
+                    }
+                }
+                Err(reason) => {
+                    tally.problem.get_or_insert(reason);
+                }
+            }
+        }
+        match canary.silent(Side::Canary).or_else(|| stable.silent(Side::Stable)) {
+            Some(reason) => Err(reason),
+            None => Ok((canary, stable)),
+        }
+    }
+
+    fn in_words(&self, pod: &str, unusable: Unusable) -> String {
+        let metric = match &self.guard.measured {
+            Measured::Ratio { total, .. } => total,
+            Measured::Histogram { metric, .. } | Measured::Gauge { metric, .. } => metric,
+        };
+        match unusable {
+            Unusable::NoTotal => format!("pod {pod} has no series of {metric}"),
+            Unusable::Value(series, value) => format!("pod {pod}: {series} is {value}"),
+            Unusable::Buckets(series, problem) => format!("pod {pod}: {series} {problem}"),
+            Unusable::NoEdge(edge) => format!(
+                "pod {pod}: {metric} has no bucket edge {edge}, which this release is measured by; the layouts differ"
+            ),
+            Unusable::Kind => format!("pod {pod}: {metric} is of another type than the guard's"),
+            Unusable::TooMany => format!("pod {pod} has too many series"),
+        }
+    }
+
+    fn ratio(&self, state: &mut GuardState) -> Result<Found, String> {
+        let mut counters = BTreeMap::new();
+        let tallies = self.ask(|pod, reading| {
+            let known = state.counters.get(&pod.uid);
+            let advanced = match reading {
+                Reading::Ratio { bad, total } => counters::advance(known, bad, total),
+                _ => Err(Unusable::Kind),
+            };
+            let (now, growth) = advanced?;
+            counters.insert(pod.uid.clone(), now);
+            Ok(growth.map(|[bad, all]| Growth { all, bad: vec![bad], shifted: Vec::new() }))
+        });
+        if state.streams.is_empty() {
+            state.streams.push(Stream::default());
+        }
+        self.events(state, counters, tallies?)
+    }
+
+    fn histogram(&self, state: &mut GuardState, slower: super::Slower) -> Result<Found, String> {
+        if state.streams.is_empty() {
+            let (canary, stable) = self.ask(|_, reading| match reading {
+                Reading::Histogram(series) if series.is_empty() => Err(Unusable::NoTotal),
+                Reading::Histogram(series) => {
+                    let broken =
+                        series.iter().find_map(|(name, b)| b.problem().map(|why| (name.clone(), why)));
+                    broken.map_or(Ok(Some(series.clone())), |(name, why)| Err(Unusable::Buckets(name, why)))
+                }
+                _ => Err(Unusable::Kind),
+            })?;
+            if canary.pods.is_empty() || stable.pods.is_empty() {
+                return Ok(Found::Waiting);
+            }
+            let series =
+                |tally: Tally<BTreeMap<SeriesKey, Buckets>>| tally.pods.into_values().collect::<Vec<_>>();
+            state.streams = choose(&series(canary), &series(stable), slower)?;
+            state.edges = edges_of(&state.streams);
+        }
+        let (streams, edges) = (state.streams.clone(), state.edges.clone());
+        let mut counters = BTreeMap::new();
+        let tallies = self.ask(|pod, reading| {
+            let known = state.counters.get(&pod.uid);
+            let advanced = match reading {
+                Reading::Histogram(series) => counters::advance_buckets(known, series, &edges),
+                _ => Err(Unusable::Kind),
+            };
+            let (now, growth) = advanced?;
+            counters.insert(pod.uid.clone(), now);
+            Ok(growth.map(|growth| {
+                let each = streams.iter().map(|stream| events(stream, &edges, &growth));
+                let mut sums = Growth { all: 0.0, bad: Vec::new(), shifted: Vec::new() };
+                for [all, bad, shifted] in each {
+                    sums.all = all;
+                    sums.bad.push(bad);
+                    sums.shifted.push(shifted);
+                }
+                sums
+            }))
+        });
+        self.events(state, counters, tallies?)
+    }
+
+    fn events(
+        &self,
+        state: &mut GuardState,
+        mut counters: BTreeMap<String, PodCounters>,
+        (canary, stable): (Tally<Growth>, Tally<Growth>),
+    ) -> Result<Found, String> {
+        // A pod that gave no usable answer goes on from its last one.
+        for pod in self.pods {
+            if let (Some(known), false) = (state.counters.get(&pod.uid), counters.contains_key(&pod.uid)) {
+                counters.insert(pod.uid.clone(), known.clone());
+            }
+        }
+        let numbers = |pod: &PodCounters| {
+            pod.bad.len() + pod.total.len() + pod.buckets.values().map(Vec::len).sum::<usize>()
+        };
+        let series: usize = counters.values().map(numbers).sum();
+        if series > MAX_GUARD_SERIES {
+            return Err(format!(
+                "too many series: {series} on {} pods, at most {MAX_GUARD_SERIES} are kept; narrow `match`",
+                counters.len()
+            ));
+        }
+        if canary.pods.is_empty() || stable.pods.is_empty() {
+            state.counters = counters;
+            return Ok(Found::Waiting);
+        }
+        let look = self.compare(state, &canary.pods, &stable.pods);
+        take(state, &self.guard.rule, self.plan.planned_looks, &look);
+        let requests = look.counts.first().map(|counts| Requests {
+            canary: counts.canary_total,
+            stable: counts.stable_total,
+            share: canary.pods.len() as f64 / (canary.pods.len() + stable.pods.len()) as f64,
+        });
+        learn(state, &stable.pods, &counters, &look);
+        state.counters = counters;
+        state.recent.push(look);
+        Ok(Found::Look(requests))
+    }
+
+    /// The look. What is learnt of the pods counts from the next one on, so that the bets of a look do not depend on
+    /// its outcome.
+    fn compare(
+        &self,
+        state: &GuardState,
+        canary: &BTreeMap<String, Growth>,
+        stable: &BTreeMap<String, Growth>,
+    ) -> Look {
+        let mut look = Look::of(self.second, Counts::default());
+        look.counts.clear();
+        for (index, stream) in state.streams.iter().enumerate() {
+            let sums = |pods: &BTreeMap<String, Growth>| {
+                pods.values().fold([0.0; 3], |[all, bad, shifted], pod| {
+                    let at = |of: &[f64]| of.get(index).copied().unwrap_or(0.0);
+                    [all + pod.all, bad + at(&pod.bad), shifted + at(&pod.shifted)]
+                })
+            };
+            let ([canary_total, canary_bad, _], [stable_total, stable_bad, shifted]) =
+                (sums(canary), sums(stable));
+            look.counts.push(Counts { canary_bad, canary_total, stable_bad, stable_total });
+            if stream.shifted.is_some() {
+                look.shifted.push(shifted);
+            }
+            // Of several streams the one that scatters most speaks for all: more only makes the evidence weaker.
+            let scattered = dispersion(&stream.dispersion, stable.len());
+            let pods = totals_of(state, index);
+            look.spread = look.spread.max(spread(pods, scattered, canary.len()));
+            look.dispersion = look.dispersion.max(scattered);
+        }
+        look
+    }
+
+    fn gauge(&self, state: &mut GuardState, aggregate: Aggregate) -> Result<Found, String> {
+        let (canary, stable) = self.ask(|_, reading| match reading {
+            Reading::Gauge(series) => aggregated(series, aggregate).map(Some),
+            _ => Err(Unusable::Kind),
+        })?;
+        let mean = |tally: &Tally<f64>| tally.pods.values().sum::<f64>() / tally.pods.len() as f64;
+        if canary.pods.is_empty() || stable.pods.is_empty() {
+            return Ok(Found::Waiting);
+        }
+        let gauge = state.gauge.get_or_insert_default();
+        let Some(look) = gauge::gather(gauge, self.second, mean(&canary), mean(&stable)) else {
+            return Ok(Found::Waiting);
+        };
+        take(state, &self.guard.rule, self.plan.planned_looks, &look);
+        state.recent.push(look);
+        Ok(Found::Look(None))
     }
 }
 
-fn measure(
-    state: &GuardState,
-    guard: &GuardPlan,
-    index: usize,
-    plan: &Plan,
-    pods: &[PodSample],
-    at: Timestamp,
-) -> Measured {
-    let mut counters = BTreeMap::new();
-    let (mut canary, mut stable) = (Tally::default(), Tally::default());
-    for pod in pods {
-        let tally = match pod.side {
-            Side::Canary => &mut canary,
-            Side::Stable => &mut stable,
-        };
-        tally.present += 1;
-        if !is_warm(pod.started_at, at, plan) {
-            continue;
-        }
-        tally.warm += 1;
-        let known = state.counters.get(&pod.uid);
-        let outcome = match pod.guards.get(index).and_then(Option::as_ref) {
-            Some(reading) => counters::advance(known, reading).map_err(|unusable| match unusable {
-                Unusable::NoTotal => format!("pod {} has no series of {}", pod.name, guard.total),
-                Unusable::Value(series, value) => format!("pod {}: {series} is {value}", pod.name),
-                Unusable::TooMany => String::new(),
-            }),
-            None => Err(pod.problem.clone().unwrap_or_else(|| format!("pod {} gave no answer", pod.name))),
-        };
-        match outcome {
-            Ok((now, growth)) => {
-                tally.answered += 1;
-                counters.insert(pod.uid.clone(), now);
-                if let Some(growth) = growth {
-                    tally.pods.insert(pod.uid.clone(), [growth.bad, growth.total]);
-                }
-            }
-            Err(reason) if reason.is_empty() => {
-                return Measured::NoData(format!(
-                    "too many series: pod {} has more than {MAX_SERIES}; narrow `match`",
-                    pod.name
-                ));
-            }
-            Err(reason) => {
-                tally.problem.get_or_insert(reason);
-                if let Some(known) = known {
-                    counters.insert(pod.uid.clone(), known.clone());
-                }
-            }
+/// What several series of one pod become.
+fn aggregated(series: &BTreeMap<SeriesKey, f64>, aggregate: Aggregate) -> Result<f64, Unusable> {
+    if series.len() > MAX_SERIES {
+        return Err(Unusable::TooMany);
+    }
+    if let Some((name, value)) =
+        series.iter().find(|(_, value)| !(-counters::MOST..=counters::MOST).contains(*value))
+    {
+        return Err(Unusable::Value(name.clone(), *value));
+    }
+    let sum: f64 = series.values().sum();
+    match aggregate {
+        _ if series.is_empty() => Err(Unusable::NoTotal),
+        Aggregate::Sum => Ok(sum),
+        Aggregate::Mean => Ok(sum / series.len() as f64),
+        Aggregate::Max => Ok(series.values().copied().fold(f64::NEG_INFINITY, f64::max)),
+    }
+}
+
+/// Running totals of stable's pods in one stream: counted events, all events.
+fn totals_of(state: &GuardState, stream: usize) -> impl Iterator<Item = [f64; 2]> + Clone {
+    let at = |numbers: &[f64], index: usize| numbers.get(index).copied().unwrap_or(0.0);
+    state.stable_pods.values().map(move |pod| [at(pod, stream + 1), at(pod, 0)])
+}
+
+/// What a look teaches for the next ones.
+fn learn(
+    state: &mut GuardState,
+    stable: &BTreeMap<String, Growth>,
+    counters: &BTreeMap<String, PodCounters>,
+    look: &Look,
+) {
+    for (index, (stream, counts)) in state.streams.iter_mut().zip(&look.counts).enumerate() {
+        let pods = stable.values().map(|pod| [pod.bad.get(index).copied().unwrap_or(0.0), pod.all]);
+        learn_dispersion(&mut stream.dispersion, pods);
+        stream.totals.canary_bad += counts.canary_bad;
+        stream.totals.canary_total += counts.canary_total;
+        stream.totals.stable_bad += counts.stable_bad;
+        stream.totals.stable_total += counts.stable_total;
+    }
+    state.stable_pods.retain(|uid, _| counters.contains_key(uid));
+    for (uid, growth) in stable {
+        let sums = state.stable_pods.entry(uid.clone()).or_default();
+        sums.resize(growth.bad.len() + 1, 0.0);
+        for (sum, x) in sums.iter_mut().zip([growth.all].iter().chain(&growth.bad)) {
+            *sum += x;
         }
     }
-    let series: usize = counters.values().map(|pod| pod.bad.len() + pod.total.len()).sum();
-    if series > MAX_GUARD_SERIES {
-        return Measured::NoData(format!(
-            "too many series: {series} on {} pods, at most {MAX_GUARD_SERIES} are kept; narrow `match`",
-            counters.len()
-        ));
-    }
-    if let Some(reason) = canary.silent(Side::Canary).or_else(|| stable.silent(Side::Stable)) {
-        return Measured::NoData(reason);
-    }
-    if canary.pods.is_empty() || stable.pods.is_empty() {
-        return Measured::Waiting(counters);
-    }
-    let ((canary_bad, canary_total), (stable_bad, stable_total)) = (canary.sums(), stable.sums());
-    Measured::Look(Measure {
-        counters,
-        counts: Counts { canary_bad, canary_total, stable_bad, stable_total },
-        stable_pods: stable.pods,
-        canary_pods: canary.pods.len(),
-    })
 }
 
 /// Whether the pod is old enough to be compared.
 pub(super) fn is_warm(started_at: Timestamp, at: Timestamp, plan: &Plan) -> bool {
     u128::try_from(at.duration_since(started_at).as_nanos()).is_ok_and(|age| age >= plan.warm_up.as_nanos())
-}
-
-/// Takes the look. What is learnt of the pods counts from the next look on, so that the bets of a look do not
-/// depend on its outcome.
-fn look(state: &mut GuardState, guard: &GuardPlan, planned: u32, second: f64, measure: Measure) {
-    let dispersion = dispersion(&state.dispersion, measure.stable_pods.len());
-    let spread = spread(&state.stable_pods, dispersion, measure.canary_pods);
-    let look = Look { second, counts: measure.counts, dispersion, spread };
-    take(state, guard.tolerance.limit(), planned, &look);
-
-    let pods: Vec<[f64; 2]> = measure.stable_pods.values().copied().collect();
-    learn_dispersion(&mut state.dispersion, &pods);
-    state.stable_pods.retain(|uid, _| measure.counters.contains_key(uid));
-    for (uid, [bad, total]) in measure.stable_pods {
-        let sums = state.stable_pods.entry(uid).or_default();
-        *sums = [sums[0] + bad, sums[1] + total];
-    }
-    state.totals.canary_bad += look.counts.canary_bad;
-    state.totals.canary_total += look.counts.canary_total;
-    state.totals.stable_bad += look.counts.stable_bad;
-    state.totals.stable_total += look.counts.stable_total;
-    state.counters = measure.counters;
-    state.recent.push(look);
-    let surplus = state.recent.len().saturating_sub(KEPT_LOOKS);
-    state.recent.drain(..surplus);
 }

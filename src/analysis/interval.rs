@@ -1,7 +1,7 @@
 //! How many times worse the canary is, as an interval that holds at all times.
 
 use super::evidence::{Limit, log_e};
-use crate::api::evidence::{Counts, GuardState, Look};
+use crate::api::evidence::{Counts, GuardState};
 
 /// The interval is looked for between e^-14 and e^14.
 const WIDEST: f64 = 14.0;
@@ -23,9 +23,10 @@ pub struct Interval {
 /// nor that of safety reaches 2/α, by bisection on ln r. It holds at all looks at once (Lindon & Malek 2022, arXiv
 /// 2011.03567).
 ///
-/// Uses the recorded looks; the looks before those count as one, of which only the sums are known.
-pub fn ratio_interval(guard: &GuardState, alpha: f64) -> Interval {
-    let looks = all_looks(guard);
+/// Of the stream number `stream`. Uses the recorded looks; the looks before those count as one, of which only the sums
+/// are known.
+pub fn ratio_interval(guard: &GuardState, stream: usize, alpha: f64) -> Interval {
+    let looks = all_looks(guard, stream);
     let needed = (2.0 / alpha).ln();
     let too_low = |log_ratio: f64| log_mixture(&looks, log_ratio, 1.0) >= needed;
     let too_high = |log_ratio: f64| log_mixture(&looks, log_ratio, -1.0) >= needed;
@@ -35,10 +36,13 @@ pub fn ratio_interval(guard: &GuardState, alpha: f64) -> Interval {
     }
 }
 
-/// The recorded looks, and before them one with the sums of those that are no longer there.
-pub(super) fn all_looks(guard: &GuardState) -> Vec<Look> {
-    let mut rest = guard.totals;
-    for Look { counts, .. } in &guard.recent {
+/// The recorded looks of a stream with their dispersion, and before them one with the sums of those that are no longer
+/// there.
+fn all_looks(guard: &GuardState, stream: usize) -> Vec<(Counts, f64)> {
+    let recorded =
+        || guard.recent.iter().filter_map(|look| Some((*look.counts.get(stream)?, look.dispersion)));
+    let mut rest = guard.streams.get(stream).map(|stream| stream.totals).unwrap_or_default();
+    for (counts, _) in recorded() {
         rest.canary_bad -= counts.canary_bad;
         rest.canary_total -= counts.canary_total;
         rest.stable_bad -= counts.stable_bad;
@@ -52,22 +56,21 @@ pub(super) fn all_looks(guard: &GuardState) -> Vec<Look> {
             stable_bad: rest.stable_bad.max(0.0),
             stable_total: rest.stable_total.max(0.0),
         };
-        let dispersion = guard.recent.first().map_or(1.0, |look| look.dispersion);
-        looks.push(Look { second: 0.0, counts, dispersion, spread: 1.0 });
+        looks.push((counts, guard.recent.first().map_or(1.0, |look| look.dispersion)));
     }
-    looks.extend(&guard.recent);
+    looks.extend(recorded());
     looks
 }
 
 /// Logarithm of the mean over the assumed sizes of the product of all looks; `sign` 1 for harm, -1 for safety.
-fn log_mixture(looks: &[Look], log_ratio: f64, sign: f64) -> f64 {
+fn log_mixture(looks: &[(Counts, f64)], log_ratio: f64, sign: f64) -> f64 {
     let limit = Limit { ratio: log_ratio.exp(), points: 0.0 };
     let logs: Vec<f64> = (0..SIZES)
         .map(|index| {
             let log_size =
                 SMALLEST.ln() + (LARGEST / SMALLEST).ln() * f64::from(index) / f64::from(SIZES - 1);
             let kappa = (sign * log_size).exp();
-            looks.iter().map(|look| log_e(kappa, limit, &look.counts) / look.dispersion).sum()
+            looks.iter().map(|(counts, dispersion)| log_e(kappa, limit, counts) / dispersion).sum()
         })
         .collect();
     let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);

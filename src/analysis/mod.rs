@@ -9,31 +9,43 @@
 //! deltas since the last remembered counters, so folding the next sample into an older state, as after a restart,
 //! gives one merged look: nothing is lost and nothing is counted twice.
 
+mod buckets;
 mod counters;
 pub mod evidence;
 mod explain;
 mod fold;
+pub mod gauge;
+mod guard;
 mod interval;
 mod matchers;
 mod plan;
 pub mod query;
+mod replay;
+mod split;
+mod template;
 #[cfg(test)]
 mod tests;
 mod tolerance;
 mod verdict;
+mod words;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-pub use evidence::NEEDED_SAFE;
-pub use explain::{Explanation, explain, explanation_text};
+pub use buckets::{Buckets, Slower, whole_buckets};
+pub use evidence::{Bounds, NEEDED_SAFE, Rule};
+pub use explain::{Compared, Explanation, explain};
 pub use fold::{fold, start_step};
+pub use guard::{CounterPlan, GuardError, GuardPlan, Measured, Tolerated};
 pub use interval::{Interval, ratio_interval};
 pub use matchers::{Labels, Matchers, MatchersError};
-pub use plan::{CounterPlan, GuardPlan, NoData, Plan, PlanError, Source, needs};
+pub use plan::{NoData, Plan, PlanError, Source, needs};
+pub use replay::{Replayed, merged, replay};
+pub use template::{KnownTemplate, TemplateError, with_templates};
 pub use tolerance::{Tolerance, ToleranceError};
 pub use verdict::{Finding, Unproven, Verdict, verdict};
+pub use words::{explanation_text, finding_text};
 
 /// A series: the metric's name and all labels that tell it apart within one pod.
 pub type SeriesKey = String;
@@ -82,13 +94,18 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// The values of one guard's counters on one pod, by series.
-///
-/// Without a series of `total` the pod has no data; without one of `bad` it has no bad events.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct Reading {
-    /// Counters of bad events.
-    pub bad: BTreeMap<SeriesKey, f64>,
-    /// Counters of all events.
-    pub total: BTreeMap<SeriesKey, f64>,
+/// What one pod says to one guard, by series.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// Counters. Without a series of `total` the pod has no data; without one of `bad` it has no bad events.
+    Ratio {
+        /// Counters of bad events; of good ones when the guard keeps them.
+        bad: BTreeMap<SeriesKey, f64>,
+        /// Counters of all events.
+        total: BTreeMap<SeriesKey, f64>,
+    },
+    /// Histograms.
+    Histogram(BTreeMap<SeriesKey, Buckets>),
+    /// Values that go up and down.
+    Gauge(BTreeMap<SeriesKey, f64>),
 }

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::evidence::{NEEDED_SAFE, SAFE_GRID, log_e};
-use super::{Matchers, MatchersError, Tolerance, ToleranceError};
-use crate::api::evidence::Counts;
-use crate::api::rollout::{
-    Analysis, Confidence, Counter, Guard, Inconclusive, Metrics, NoDataThen, OnNoData,
-};
+use super::evidence::NEEDED_SAFE;
+use super::{GuardError, GuardPlan};
+use crate::api::analysis::{Analysis, Confidence, Inconclusive, NoDataThen, OnNoData};
+use crate::api::metrics::Metrics;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(60);
@@ -38,38 +36,8 @@ pub struct Plan {
     pub on_inconclusive: Inconclusive,
     /// Looks over which the stakes are spread, at least 12.
     pub planned_looks: u32,
-}
-
-/// One guard.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GuardPlan {
-    /// Its name.
-    pub name: String,
-    /// The counter of bad events.
-    pub bad: CounterPlan,
-    /// The counter of all events.
-    pub total: CounterPlan,
-    /// What is tolerated.
-    pub tolerance: Tolerance,
-}
-
-/// A counter, and which of its series count.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CounterPlan {
-    /// Name of the metric.
-    pub metric: String,
-    /// Which of its series count.
-    pub matchers: Matchers,
-}
-
-impl std::fmt::Display for CounterPlan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.matchers.is_empty() {
-            f.write_str(&self.metric)
-        } else {
-            write!(f, "{}{{{}}}", self.metric, self.matchers)
-        }
-    }
+    /// Whether a release is held when the requests are not shared as the pods are.
+    pub check_split: bool,
 }
 
 /// Where the numbers come from.
@@ -147,34 +115,26 @@ pub enum PlanError {
     /// Two guards of one name.
     #[error("spec.analysis.guards: the name {0:?} is there twice")]
     Twice(String),
-    /// A tolerance that cannot be read.
-    #[error("spec.analysis.guards[{guard}].ratio.tolerate")]
-    Tolerance {
+    /// A guard that cannot be used.
+    #[error("spec.analysis.guards[{guard}]")]
+    Guard {
         /// The guard's name.
         guard: String,
-        /// What is wrong.
+        /// The field below it, and what is wrong.
         #[source]
-        source: ToleranceError,
-    },
-    /// Matchers that cannot be read.
-    #[error("spec.analysis.guards[{guard}].ratio.{counter}.match")]
-    Matchers {
-        /// The guard's name.
-        guard: String,
-        /// `bad` or `total`.
-        counter: &'static str,
-        /// What is wrong.
-        #[source]
-        source: MatchersError,
+        source: GuardError,
     },
 }
 
 impl PlanError {
     /// The field and what is wrong with it, in one line.
     pub fn in_full(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
+        match self {
+            Self::Guard { guard, source } => match std::error::Error::source(source) {
+                Some(cause) => format!("spec.analysis.guards[{guard}].{source}: {cause}"),
+                None => format!("spec.analysis.guards[{guard}].{source}"),
+            },
+            _ => self.to_string(),
         }
     }
 }
@@ -188,14 +148,10 @@ fn keys(confidence: Confidence) -> (f64, f64) {
     }
 }
 
-fn strict_key(alpha_inverse: f64, guards: usize) -> f64 {
-    alpha_inverse * guards.max(1) as f64
-}
-
-/// What each of `guards` guards needs for a rollback: of its strict and of its margin evidence.
+/// What each of `guards` guards of equal weight needs for a rollback: of its strict and of its margin evidence.
 pub fn needs(confidence: Confidence, guards: usize) -> (f64, f64) {
     let (alpha_inverse, margin) = keys(confidence);
-    (strict_key(alpha_inverse, guards), margin)
+    (alpha_inverse * guards.max(1) as f64, margin)
 }
 
 impl Plan {
@@ -222,7 +178,8 @@ impl Plan {
             if guards.iter().any(|other| other.name == guard.name) {
                 return Err(PlanError::Twice(guard.name.clone()));
             }
-            guards.push(resolve_guard(guard)?);
+            let resolved = GuardPlan::resolve(guard);
+            guards.push(resolved.map_err(|source| PlanError::Guard { guard: guard.name.clone(), source })?);
         }
         let source = analysis.metrics.as_ref().map(resolve_source).transpose()?;
         if source.is_none() && !guards.is_empty() {
@@ -239,63 +196,20 @@ impl Plan {
             on_no_data: analysis.on_no_data.as_ref().map_or(Ok(NoData::default()), resolve_no_data)?,
             on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
             planned_looks: planned_looks.max(MIN_PLANNED_LOOKS),
+            check_split: analysis.sample_ratio_check.unwrap_or(true),
         })
     }
 
-    /// Evidence that the strict key of one guard needs: 1/(α·v) with equal weights v of the guards.
-    pub fn needed_strict(&self) -> f64 {
-        strict_key(self.alpha_inverse, self.guards.len())
-    }
-
-    /// About how long the proof of safety takes, in seconds, if the canary is as good as stable; nothing when it
-    /// would not come. `stable_rate` is the share of bad events, the others are events per second of each version.
-    ///
-    /// The evidence of each bet grows by its expected logarithm per second; the guard is proven when the quickest
-    /// bet alone makes the mean of the six large enough.
-    pub fn expected_seconds_to_proof(
-        &self,
-        stable_rate: f64,
-        canary_per_second: f64,
-        stable_per_second: f64,
-    ) -> Option<f64> {
-        let second = Counts {
-            canary_bad: stable_rate * canary_per_second,
-            canary_total: canary_per_second,
-            stable_bad: stable_rate * stable_per_second,
-            stable_total: stable_per_second,
-        };
-        let seconds = self.guards.iter().map(|guard| {
-            let limit = guard.tolerance.limit().safe();
-            let growth = SAFE_GRID.iter().map(|kappa| log_e(*kappa, limit, &second)).fold(0.0, f64::max);
-            (NEEDED_SAFE * SAFE_GRID.len() as f64).ln() / growth
-        });
-        seconds.reduce(f64::max).filter(|seconds| seconds.is_finite())
+    /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights.
+    pub fn needed_strict(&self, guard: &GuardPlan) -> f64 {
+        let all: f64 = self.guards.iter().map(|guard| guard.weight).sum();
+        self.alpha_inverse * all / guard.weight
     }
 
     /// Evidence of safety that each guard needs.
     pub fn needed_safe(&self) -> f64 {
         NEEDED_SAFE
     }
-}
-
-fn resolve_guard(guard: &Guard) -> Result<GuardPlan, PlanError> {
-    let counter =
-        |counter: &Counter, which: &'static str| {
-            let matchers = counter.matches.as_deref().unwrap_or_default().parse().map_err(|source| {
-                PlanError::Matchers { guard: guard.name.clone(), counter: which, source }
-            })?;
-            Ok(CounterPlan { metric: counter.metric.clone(), matchers })
-        };
-    Ok(GuardPlan {
-        name: guard.name.clone(),
-        bad: counter(&guard.ratio.bad, "bad")?,
-        total: counter(&guard.ratio.total, "total")?,
-        tolerance: guard
-            .ratio
-            .tolerate
-            .parse()
-            .map_err(|source| PlanError::Tolerance { guard: guard.name.clone(), source })?,
-    })
 }
 
 fn resolve_no_data(on_no_data: &OnNoData) -> Result<NoData, PlanError> {
@@ -354,6 +268,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::analysis::Measured;
 
     fn resolve(analysis: serde_json::Value) -> Result<Plan, PlanError> {
         Plan::resolve(&serde_json::from_value(analysis).unwrap(), 3)
@@ -373,10 +288,14 @@ mod tests {
         .unwrap();
         assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(5), Duration::from_secs(60)));
         assert_eq!((plan.planned_looks, plan.needed_margin.to_bits()), (12, 10.0_f64.to_bits()));
-        assert!((plan.needed_strict() - 200.0).abs() < 1e-9, "two guards, equal weights");
+        assert!((plan.needed_strict(&plan.guards[0]) - 200.0).abs() < 1e-9, "two guards, equal weights");
         assert_eq!(plan.source, Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }));
-        assert_eq!(plan.guards[0].bad.to_string(), r#"http_requests_total{code=~"5.."}"#);
-        assert_eq!(plan.guards[1].bad.to_string(), "http_requests_total");
+        let bad = |guard: &GuardPlan| match &guard.measured {
+            Measured::Ratio { bad, .. } => bad.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bad(&plan.guards[0]), r#"http_requests_total{code=~"5.."}"#);
+        assert_eq!(bad(&plan.guards[1]), "http_requests_total");
         assert_eq!(plan.on_no_data.rollback_at(Timestamp::UNIX_EPOCH), None);
         assert!(resolve(json!({})).unwrap().guards.is_empty(), "no guards: by time only");
     }
@@ -390,7 +309,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(15), Duration::ZERO));
-        assert!((plan.needed_strict() - 1000.0).abs() < 1e-9 && (plan.needed_margin - 20.0).abs() < 1e-9);
+        assert!((plan.alpha_inverse - 1000.0).abs() < 1e-9 && (plan.needed_margin - 20.0).abs() < 1e-9);
         let (url, pod_label) = ("https://prom.monitoring:9090".to_owned(), "p".to_owned());
         assert_eq!(plan.source, Some(Source::Prometheus { url, pod_label, namespace_label: None }));
         let since = Timestamp::UNIX_EPOCH;
@@ -425,7 +344,7 @@ mod tests {
             (json!({"metrics": pods, "guards": [guard("a", "", "2")]}), "guards[a].ratio.tolerate"),
             (json!({"metrics": pods, "guards": [guard("a", "x", "2x")]}), "guards[a].ratio.bad.match"),
         ] {
-            let error = resolve(analysis).unwrap_err().to_string();
+            let error = resolve(analysis).unwrap_err().in_full();
             assert!(error.contains(said) && !error.contains("hunter2"), "{said}: {error}");
         }
     }

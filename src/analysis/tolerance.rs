@@ -16,25 +16,121 @@ pub struct Tolerance {
 
 /// Why a tolerance cannot be read.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
-pub enum ToleranceError {
-    /// No `x` after the factor.
-    #[error("{0:?} has no factor; write it as `1.2x + 0.1%`")]
-    NoFactor(String),
-    /// The factor is no number.
-    #[error("the factor {0:?} is not a number; write it as `1.2x + 0.1%`")]
-    Factor(String),
-    /// The factor is below 1.
-    #[error("the factor {0} is below 1; `1x` is \"no worse than stable\"")]
-    FactorTooSmall(String),
-    /// What follows the factor is not `+ N%`.
-    #[error("{0:?} after the factor is not of the form `+ 0.1%`")]
-    Rest(String),
-    /// The percentage points are no number.
-    #[error("the percentage points {0:?} are not a number; write them as `0.1%`")]
-    Points(String),
-    /// 100 % or more guards nothing.
-    #[error("{0}% on top would allow every request to fail; it must be below 100%")]
-    PointsTooLarge(String),
+#[error("{problem} at character {} of {text:?}; write it as `{example}`", at + 1)]
+pub struct ToleranceError {
+    /// What was written.
+    pub text: String,
+    /// Where reading stopped: characters before that place.
+    pub at: usize,
+    /// What is wrong there.
+    pub problem: &'static str,
+    /// How it is written.
+    pub example: &'static str,
+}
+
+impl ToleranceError {
+    /// What was written, and below it a mark at the place with what is wrong.
+    pub fn caret(&self) -> String {
+        format!("{}\n{}^ {}", self.text, " ".repeat(self.at), self.problem)
+    }
+}
+
+/// A text that is read from left to right.
+struct Reader<'a> {
+    text: &'a str,
+    /// Bytes that are read.
+    read: usize,
+    example: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, example: &'static str) -> Self {
+        Self { text, read: 0, example }
+    }
+
+    fn rest(&self) -> &'a str {
+        self.text.get(self.read..).unwrap_or_default()
+    }
+
+    fn skip_spaces(&mut self) {
+        self.read += self.rest().len() - self.rest().trim_start_matches(' ').len();
+    }
+
+    fn fail<T>(&self, at: usize, problem: &'static str) -> Result<T, ToleranceError> {
+        let at = self.text.get(..at).unwrap_or_default().chars().count();
+        Err(ToleranceError { text: self.text.to_owned(), at, problem, example: self.example })
+    }
+
+    /// Digits with at most one point, so not `1e3`, `inf` or `-1`.
+    fn number(&mut self, wanted: &'static str) -> Result<f64, ToleranceError> {
+        self.skip_spaces();
+        let rest = self.rest();
+        let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest.get(..length).unwrap_or_default();
+        let well_formed = digits.starts_with(|c: char| c.is_ascii_digit())
+            && digits.ends_with(|c: char| c.is_ascii_digit());
+        match digits.parse().ok().filter(|number: &f64| well_formed && number.is_finite()) {
+            Some(number) => {
+                self.read += length;
+                Ok(number)
+            }
+            None => self.fail(self.read, wanted),
+        }
+    }
+
+    fn sign(&mut self, sign: char, missing: &'static str) -> Result<(), ToleranceError> {
+        if !self.rest().starts_with(sign) {
+            return self.fail(self.read, missing);
+        }
+        self.read += sign.len_utf8();
+        Ok(())
+    }
+
+    fn factor(&mut self) -> Result<f64, ToleranceError> {
+        let factor = self.number("no factor")?;
+        self.sign('x', "no x after the factor")?;
+        Ok(factor)
+    }
+
+    /// A percentage as a share, from 0 to less than 1.
+    fn percent(&mut self) -> Result<f64, ToleranceError> {
+        self.skip_spaces();
+        let begin = self.read;
+        let percent = self.number("no percentage")?;
+        self.sign('%', "no % after the percentage")?;
+        if percent >= 100.0 {
+            return self.fail(begin, "100% or more would allow every event to be bad");
+        }
+        Ok(percent / 100.0)
+    }
+
+    fn end(&mut self) -> Result<(), ToleranceError> {
+        self.skip_spaces();
+        if self.rest().is_empty() { Ok(()) } else { self.fail(self.read, "nothing may follow") }
+    }
+}
+
+/// A factor alone, as `1.2x`, from `least` to `most`.
+pub(super) fn factor(
+    text: &str,
+    (least, most): (f64, f64),
+    out_of_bounds: &'static str,
+    example: &'static str,
+) -> Result<f64, ToleranceError> {
+    let mut reader = Reader::new(text, example);
+    reader.skip_spaces();
+    let begin = reader.read;
+    let factor = reader.factor()?;
+    reader.end()?;
+    if factor >= least && factor <= most { Ok(factor) } else { reader.fail(begin, out_of_bounds) }
+}
+
+/// A percentage alone, as `0.5%`: a share above 0 and below 1.
+pub(super) fn percent(text: &str) -> Result<f64, ToleranceError> {
+    let mut reader = Reader::new(text, "0.5%");
+    let share = reader.percent()?;
+    reader.end()?;
+    if share > 0.0 { Ok(share) } else { reader.fail(0, "must be above 0%") }
 }
 
 impl Tolerance {
@@ -53,36 +149,22 @@ impl FromStr for Tolerance {
     type Err = ToleranceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (factor, rest) =
-            text.split_once('x').ok_or_else(|| ToleranceError::NoFactor(text.trim().to_owned()))?;
-        let factor_text = factor.trim();
-        let factor = decimal(factor_text).ok_or_else(|| ToleranceError::Factor(factor_text.to_owned()))?;
+        let mut reader = Reader::new(text, "1.2x + 0.1%");
+        reader.skip_spaces();
+        let begin = reader.read;
+        let factor = reader.factor()?;
         if factor < 1.0 {
-            return Err(ToleranceError::FactorTooSmall(factor_text.to_owned()));
+            return reader.fail(begin, "the factor is below 1 (1x is \"no worse than stable\")");
         }
-        let rest = rest.trim();
-        if rest.is_empty() {
+        reader.skip_spaces();
+        if reader.rest().is_empty() {
             return Ok(Self { factor, points: 0.0 });
         }
-        let points_text = rest
-            .strip_prefix('+')
-            .and_then(|points| points.strip_suffix('%'))
-            .ok_or_else(|| ToleranceError::Rest(rest.to_owned()))?
-            .trim();
-        let percent = decimal(points_text).ok_or_else(|| ToleranceError::Points(points_text.to_owned()))?;
-        if percent >= 100.0 {
-            return Err(ToleranceError::PointsTooLarge(points_text.to_owned()));
-        }
-        Ok(Self { factor, points: percent / 100.0 })
+        reader.sign('+', "no + before the percentage points")?;
+        let points = reader.percent()?;
+        reader.end()?;
+        Ok(Self { factor, points })
     }
-}
-
-/// Digits with at most one point, so not `1e3`, `inf` or `-1`.
-fn decimal(text: &str) -> Option<f64> {
-    let well_formed = text.starts_with(|c: char| c.is_ascii_digit())
-        && text.ends_with(|c: char| c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_digit() || c == '.');
-    if well_formed { text.parse().ok().filter(|number: &f64| number.is_finite()) } else { None }
 }
 
 impl fmt::Display for Tolerance {
@@ -96,7 +178,7 @@ impl fmt::Display for Tolerance {
 }
 
 /// Without the last bits that binary fractions add: 0.29 and not 0.28999999999999998.
-fn rounded(x: f64) -> f64 {
+pub(super) fn rounded(x: f64) -> f64 {
     let rounded = (x * 1e9).round() / 1e9;
     if rounded.is_finite() { rounded } else { x }
 }
@@ -123,22 +205,41 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
-        for (text, said) in [
-            ("", "has no factor"),
-            ("1.2", "has no factor"),
-            ("0.9x", "below 1"),
-            ("1e3x", "is not a number"),
-            ("infx", "is not a number"),
-            ("-1x", "is not a number"),
-            ("1.2x 0.1%", "not of the form"),
-            ("1.2x + 0.1", "not of the form"),
-            ("1.2x + -1%", "are not a number"),
-            ("1.2x + 100%", "below 100%"),
-            ("1.2x + 0.1% x", "not of the form"),
+    fn says_what_is_wrong_and_where() {
+        for (text, at, problem) in [
+            ("", 0, "no factor"),
+            ("1.2", 3, "no x"),
+            ("  0.9x", 2, "below 1"),
+            ("1e3x", 1, "no x"),
+            ("infx", 0, "no factor"),
+            ("-1x", 0, "no factor"),
+            ("1.x", 0, "no factor"),
+            ("1..2x", 0, "no factor"),
+            ("1.2x 0.1%", 5, "no +"),
+            ("1.2x + 0.1", 10, "no %"),
+            ("1.2x + -1%", 7, "no percentage"),
+            ("1.2x + 100%", 7, "100% or more"),
+            ("1.2x + 0.1% x", 12, "nothing may follow"),
+            ("1.2x +\u{a0}1%", 6, "no percentage"),
         ] {
-            let error = text.parse::<Tolerance>().unwrap_err().to_string();
-            assert!(error.contains(said), "{text}: {error}");
+            let error = text.parse::<Tolerance>().unwrap_err();
+            assert_eq!(error.at, at, "{text}: {error}");
+            assert!(error.problem.contains(problem), "{text}: {error}");
+            let shown = error.caret();
+            let mark = shown.lines().last().unwrap();
+            assert_eq!(mark.chars().position(|c| c == '^'), Some(at), "{shown}");
+        }
+    }
+
+    #[test]
+    fn factors_and_percentages_alone() {
+        let keep = |text| factor(text, (0.01, 1.0), "between 0.01 and 1", "0.95x");
+        assert!((keep(" 0.95x ").unwrap() - 0.95).abs() < 1e-15);
+        assert_eq!(keep("1.1x").unwrap_err().problem, "between 0.01 and 1");
+        assert_eq!(keep("0.9x + 1%").unwrap_err().at, 5);
+        assert!((percent("0.5%").unwrap() - 0.005).abs() < 1e-15);
+        for (text, at) in [("0%", 0), ("5", 1), ("100%", 0), ("0.5% x", 5)] {
+            assert_eq!(percent(text).unwrap_err().at, at, "{text}");
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::Plan;
 use super::evidence::NEEDED_SAFE;
-use crate::api::evidence::{AnalysisState, GuardState};
+use super::{GuardPlan, Plan, split};
+use crate::api::evidence::AnalysisState;
 
 /// What the evidence so far says about the canary. A rollback comes before missing data, and that before proof.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,15 @@ pub enum Verdict {
         since: Timestamp,
         /// Why.
         reason: String,
+    },
+    /// The requests are not shared as the pods are: the numbers may not be those of the versions. Hold.
+    Skewed {
+        /// Requests of the canary in this step.
+        canary: f64,
+        /// Requests of both versions.
+        all: f64,
+        /// Requests that the canary would have with an equal share for each pod.
+        expected: f64,
     },
     /// All guards are proven safe at this step.
     Proven,
@@ -55,31 +64,32 @@ pub struct Finding {
 
 /// What the evidence in `state` says. Of several guards that failed, the one with the strongest evidence.
 pub fn verdict(state: &AnalysisState, plan: &Plan) -> Verdict {
-    let needed_strict = plan.needed_strict();
-    let failed = |guard: &&GuardState| guard.strict >= needed_strict && guard.margin >= plan.needed_margin;
-    let guilty = state
-        .guards
-        .iter()
-        .filter(failed)
-        .reduce(|best, guard| if guard.margin > best.margin { guard } else { best });
-    if let Some(guard) = guilty {
-        return Verdict::Rollback(Finding {
+    let known = |guard: &GuardPlan| state.guards.iter().find(|known| known.name == guard.name);
+    let failed = plan.guards.iter().filter_map(|guard| {
+        let (known, needed_strict) = (known(guard)?, plan.needed_strict(guard));
+        (known.strict >= needed_strict && known.margin >= plan.needed_margin).then(|| Finding {
             guard: guard.name.clone(),
-            strict: guard.strict,
+            strict: known.strict,
             needed_strict,
-            margin: guard.margin,
+            margin: known.margin,
             needed_margin: plan.needed_margin,
-        });
+        })
+    });
+    if let Some(finding) = failed.reduce(|best, other| if other.margin > best.margin { other } else { best })
+    {
+        return Verdict::Rollback(finding);
     }
     if let Some(since) = &state.no_data_since {
         return Verdict::NoData { since: since.0, reason: state.no_data_reason.clone().unwrap_or_default() };
+    }
+    if let Some(split) = state.split.as_ref().filter(|split| plan.check_split && split::is_skewed(split)) {
+        return Verdict::Skewed { canary: split.canary, all: split.all, expected: split.expected };
     }
     let guards: Vec<Unproven> = plan
         .guards
         .iter()
         .map(|guard| {
-            let safe =
-                state.guards.iter().find(|state| state.name == guard.name).map_or(1.0, |state| state.safe);
+            let safe = known(guard).map_or(1.0, |known| known.safe);
             Unproven { guard: guard.name.clone(), safe, needed: NEEDED_SAFE }
         })
         .filter(|guard| guard.safe < NEEDED_SAFE)

@@ -1,13 +1,12 @@
 //! The evidence of the guards as it is kept in a Release's status: data only, see `analysis` for the formulas.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+pub use super::looks::{Look, Looks};
 
 /// All that the decision engine remembers between two looks.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -29,6 +28,9 @@ pub struct AnalysisState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     pub no_data_reason: Option<String>,
+    /// How the requests are shared between the versions' pods, in the present step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// One entry per guard, in the order of the Release's guards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -45,45 +47,40 @@ pub struct GuardState {
     /// Looks with data of this guard.
     #[serde(default)]
     pub looks: u32,
-    /// Evidence that the canary is worse than stable at all: an e-value, the sum of `strictBets`.
+    /// Evidence that the canary is worse than stable at all: an e-value.
     #[serde(default = "one")]
     pub strict: f64,
-    /// Evidence that the canary is beyond the tolerance: an e-value, the sum of `marginBets`.
+    /// Evidence that the canary is beyond the tolerance: an e-value.
     #[serde(default = "one")]
     pub margin: f64,
-    /// Evidence that the canary is safe: an e-value, the mean of `safeBets`, reset at each step.
+    /// Evidence that the canary is safe: an e-value, reset at each step.
     #[serde(default = "one")]
     pub safe: f64,
     /// The looks that came before the last reset of `safe`.
     #[serde(default)]
     pub safe_from: u32,
-    /// What `strict` is made of: the part not yet staked, then one bet per assumed size of the harm.
-    #[serde(default = "unstaked")]
-    pub strict_bets: [f64; 7],
-    /// What `margin` is made of: the part not yet staked, then one bet per assumed size of the harm.
-    #[serde(default = "unstaked")]
-    pub margin_bets: [f64; 7],
-    /// What `safe` is made of: one bet per assumed ratio below the limit.
-    #[serde(default = "ones")]
-    pub safe_bets: [f64; 6],
-    /// Totals since the start of the release.
-    #[serde(default)]
-    pub totals: Counts,
-    /// How much more stable's pods scatter within looks than independent requests would.
-    #[serde(default)]
-    pub dispersion: Dispersion,
-    /// Running totals of each present stable pod, by pod uid: bad events, all events.
+    /// What the evidence is made of: one entry for a ratio, one per edge for a histogram, none for a gauge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub streams: Vec<Stream>,
+    /// Of a histogram: the upper edges of the buckets that are read, in the metric's unit, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub edges: Vec<f64>,
+    /// What the evidence of a gauge is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gauge: Option<GaugeState>,
+    /// Running totals of each present stable pod, by pod uid: all events, then the counted ones of each stream.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
-    pub stable_pods: BTreeMap<String, [f64; 2]>,
+    pub stable_pods: BTreeMap<String, Vec<f64>>,
     /// The last counter values by pod uid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub counters: BTreeMap<String, PodCounters>,
     /// The last 360 looks with data, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 360))]
-    pub recent: Vec<Look>,
+    #[serde(default, skip_serializing_if = "Looks::is_empty")]
+    pub recent: Looks,
 }
 
 impl Default for GuardState {
@@ -95,16 +92,96 @@ impl Default for GuardState {
             margin: one(),
             safe: one(),
             safe_from: 0,
+            streams: Vec::new(),
+            edges: Vec::new(),
+            gauge: None,
+            stable_pods: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            recent: Looks::default(),
+        }
+    }
+}
+
+/// The evidence of one stream of yes/no events: of requests that failed, or that were slower than one edge.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Stream {
+    /// Of a histogram: an event counts when it is slower than this, in the metric's unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<f64>,
+    /// Of a histogram with a tolerance in time: what stable's events are compared at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shifted: Option<Shifted>,
+    /// Evidence against "no worse than stable": the part not yet staked, then one bet per assumed size of the harm.
+    #[serde(default = "unstaked")]
+    pub strict_bets: [f64; 7],
+    /// Evidence against the tolerance: the part not yet staked, then one bet per assumed size of the harm.
+    #[serde(default = "unstaked")]
+    pub margin_bets: [f64; 7],
+    /// Evidence of safety: one bet per assumed ratio below the limit.
+    #[serde(default = "ones")]
+    pub safe_bets: [f64; 6],
+    /// Totals since the start of the release.
+    #[serde(default)]
+    pub totals: Counts,
+    /// How much more stable's pods scatter within looks than independent requests would.
+    #[serde(default)]
+    pub dispersion: Dispersion,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            edge: None,
+            shifted: None,
             strict_bets: unstaked(),
             margin_bets: unstaked(),
             safe_bets: ones(),
             totals: Counts::default(),
             dispersion: Dispersion::default(),
-            stable_pods: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            recent: Vec::new(),
         }
     }
+}
+
+/// A point between two edges, for stable's events: those slower than `high`, and of those between `low` and `high`
+/// the part `weight`, which was found at the start and is kept, so that counts of single looks are not bent.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Shifted {
+    /// The point itself, in the metric's unit.
+    pub at: f64,
+    /// The edge at or below it.
+    pub low: f64,
+    /// The edge at or above it.
+    pub high: f64,
+    /// Part of the events between the two that are taken as slower than the point, 0 to 1.
+    pub weight: f64,
+}
+
+/// The evidence of a gauge: sums of differences between the versions, one difference per 60 s.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct GaugeState {
+    /// When the present 60 s began, in seconds since the first look.
+    pub since: f64,
+    /// Sum of the canary's means in the present 60 s.
+    pub canary: f64,
+    /// Sum of stable's means in the present 60 s.
+    pub stable: f64,
+    /// Looks in the present 60 s.
+    pub looks: u32,
+    /// Differences so far.
+    pub differences: u32,
+    /// Differences at the last reset of the evidence of safety.
+    pub safe_from: u32,
+    /// Sum and sum of squares of the differences to stable itself.
+    pub strict: [f64; 2],
+    /// Sum and sum of squares of the differences to the tolerance.
+    pub margin: [f64; 2],
+    /// Sum and sum of squares of the differences to the limit of safety, since its last reset.
+    pub safe: [f64; 2],
+    /// Sums of the means of both versions, canary first.
+    pub totals: [f64; 2],
 }
 
 fn one() -> f64 {
@@ -155,70 +232,22 @@ pub struct PodCounters {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 200))]
     pub total: BTreeMap<String, f64>,
+    /// Series of a histogram: the counts up to each of the guard's edges, then all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 200))]
+    pub buckets: BTreeMap<String, Vec<f64>>,
 }
 
-/// One look, in JSON as an array of numbers: `[seconds, canary bad, canary total, stable bad, stable total,
-/// dispersion, spread]`; the last two are left out when they are 1.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-#[serde(from = "Vec<f64>", into = "Vec<f64>")]
-pub struct Look {
-    /// Seconds since the first look.
-    pub second: f64,
-    /// What happened since the look before.
-    pub counts: Counts,
-    /// The dispersion by which the evidence of this look was divided; at least 1.
-    pub dispersion: f64,
-    /// The factor by which the limits were widened at this look for unequal pods; at least 1.
-    pub spread: f64,
-}
-
-impl From<Vec<f64>> for Look {
-    fn from(numbers: Vec<f64>) -> Self {
-        let at = |index: usize, default| numbers.get(index).copied().unwrap_or(default);
-        Self {
-            second: at(0, 0.0),
-            counts: Counts {
-                canary_bad: at(1, 0.0),
-                canary_total: at(2, 0.0),
-                stable_bad: at(3, 0.0),
-                stable_total: at(4, 0.0),
-            },
-            dispersion: at(5, 1.0),
-            spread: at(6, 1.0),
-        }
-    }
-}
-
-impl From<Look> for Vec<f64> {
-    fn from(look: Look) -> Self {
-        let Counts { canary_bad, canary_total, stable_bad, stable_total } = look.counts;
-        let mut numbers = vec![look.second, canary_bad, canary_total, stable_bad, stable_total];
-        if look.dispersion > 1.0 || look.spread > 1.0 {
-            numbers.push(look.dispersion);
-        }
-        if look.spread > 1.0 {
-            numbers.push(look.spread);
-        }
-        numbers
-    }
-}
-
-impl JsonSchema for Look {
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Look")
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "array",
-            "description": "Seconds since the first look, canary bad, canary total, stable bad, stable total, and if not 1: dispersion, spread.",
-            "items": {"type": "number"},
-            "minItems": 5,
-            "maxItems": 7,
-        })
-    }
+/// How the requests are shared between the measured pods, in the present step.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Split {
+    /// Natural logarithm of the evidence that the canary's share is not that of its pods.
+    pub log_evidence: f64,
+    /// Requests of the canary in this step.
+    pub canary: f64,
+    /// Requests of both versions in this step.
+    pub all: f64,
+    /// Requests that the canary would have with an equal share for each measured pod.
+    pub expected: f64,
 }

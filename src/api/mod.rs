@@ -4,10 +4,15 @@
 //! May touch: serde, schemars and the Kubernetes API types. Must never: decide, read a clock, do I/O.
 //! Everybody may import this module; it imports none of the others.
 
+pub mod analysis;
 pub mod evidence;
+pub mod guard;
+mod looks;
+pub mod metrics;
 pub mod release;
 pub mod rollout;
 mod schema;
+pub mod template;
 pub mod validate;
 
 pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::analysis::Analysis;
 use super::evidence::AnalysisState;
-use super::rollout::{Analysis, Revision, Rollback};
+use super::rollout::{Revision, Rollback};
 use super::{Timestamp, schema};
 
 /// The resolved, immutable plan of one release, and the commands that people gave it.

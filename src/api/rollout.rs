@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::analysis::Analysis;
 use super::{Timestamp, schema};
 
 /// How the changes of one workload are let out: in which steps, watched by which guards, and what happens
@@ -35,7 +36,7 @@ use super::{Timestamp, schema};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("!has(self.analysis) || !has(self.analysis.guards) || self.analysis.guards.size() == 0 || has(self.analysis.metrics)")
+    validation = Rule::new("!has(self.analysis) || has(self.analysis.metrics) || ((!has(self.analysis.guards) || self.analysis.guards.size() == 0) && (!has(self.analysis.templates) || self.analysis.templates.size() == 0))")
         .message("spec.analysis.metrics: guards need a metrics source; add metrics.pods with a port, or metrics.prometheus with a url")
 )]
 pub struct RolloutSpec {
@@ -147,198 +148,6 @@ pub struct Step {
     /// When true the step waits for a person: `belay promote` or `belay approve`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
-}
-
-/// The metrics that are watched in each step.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Analysis {
-    /// Time between two looks at the metrics, as a Go duration, 1s to 5m. Default 5s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('5m')")
-        .message("spec.analysis.interval: 1s to 5m"))]
-    pub interval: Option<Duration>,
-    /// Pods younger than this are left out of the comparison, as a Go duration. Default 60s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
-    pub warm_up: Option<Duration>,
-    /// How much evidence a rollback needs. Default `standard`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confidence: Option<Confidence>,
-    /// What happens when `maxDuration` ends with neither proof. Default `hold`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_inconclusive: Option<Inconclusive>,
-    /// What happens when the metrics source gives no data. Default: hold, for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_no_data: Option<OnNoData>,
-    /// How many container restarts the canary pods together may have in one release. Default 0, and 1 with
-    /// more than 10 canary pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub max_restarts: Option<i32>,
-    /// Where the numbers come from. Needed with guards.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<Metrics>,
-    /// The guards. All must be proven safe to advance; one that fails rolls the release back.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub guards: Vec<Guard>,
-}
-
-/// How much evidence a rollback needs. The two numbers are the bounds of the two keys: evidence that the
-/// canary is worse at all, and evidence that it is beyond the tolerance.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub enum Confidence {
-    /// 1000 and 20: at most 1 of 1,000 harmless releases is rolled back.
-    Careful,
-    /// 100 and 10: at most 1 of 100.
-    #[default]
-    Standard,
-    /// 20 and 5: at most 1 of 20.
-    Fast,
-}
-
-/// What happens without proof of either kind.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub enum Inconclusive {
-    /// Stay at the weight and say so.
-    #[default]
-    Hold,
-    /// Go on to the next step.
-    Promote,
-    /// Roll back.
-    Rollback,
-}
-
-/// What happens when the metrics source gives no data.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("!has(self.then) || self.then == 'hold' || has(self.after)")
-        .message("spec.analysis.onNoData.after: needed when `then` is not hold; set how long to wait")
-)]
-pub struct OnNoData {
-    /// What is done at once: always `hold`.
-    #[serde(default)]
-    pub action: NoDataAction,
-    /// How long the source may be silent before `then` applies, as a Go duration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
-    pub after: Option<Duration>,
-    /// What is done after that. Default `hold`.
-    #[serde(default)]
-    pub then: NoDataThen,
-}
-
-/// What is done at once when there is no data.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub enum NoDataAction {
-    /// Hold: neither promote nor roll back.
-    #[default]
-    Hold,
-}
-
-/// What is done when the source stays silent.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub enum NoDataThen {
-    /// Go on holding.
-    #[default]
-    Hold,
-    /// Roll back.
-    Rollback,
-}
-
-/// Where the numbers come from: exactly one source.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("has(self.pods) != has(self.prometheus)")
-        .message("spec.analysis.metrics: exactly one of pods and prometheus: set one, remove the other")
-)]
-pub struct Metrics {
-    /// The operator itself reads the pods' metrics page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pods: Option<PodMetrics>,
-    /// A Prometheus server, asked for the raw series of exactly those pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prometheus: Option<PrometheusMetrics>,
-}
-
-/// The metrics page of the pods themselves.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PodMetrics {
-    /// Port of the page, 1 to 65535.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// Path of the page. Default `/metrics`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024), regex(pattern = "^/"))]
-    pub path: Option<String>,
-}
-
-/// A Prometheus server, or one that speaks its HTTP API.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PrometheusMetrics {
-    /// Base address, such as `http://prometheus.monitoring:9090`; `/api/v1/query` is appended.
-    #[x_kube(validation = Rule::new("self.startsWith('http://') || self.startsWith('https://')")
-        .message("spec.analysis.metrics.prometheus.url: must start with http:// or https://"))]
-    #[schemars(length(min = 8, max = 1024))]
-    pub url: String,
-    /// The label of the series that holds the pod's name. Default `pod`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
-    pub pod_label: Option<String>,
-    /// The label of the series that holds the namespace; empty to leave it out. Default `namespace`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), regex(pattern = "^([a-zA-Z_][a-zA-Z0-9_]*)?$"))]
-    pub namespace_label: Option<String>,
-}
-
-/// A metric with a tolerance.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Guard {
-    /// Name of the guard, unique in the Rollout.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// Share of bad events among all events, canary against stable.
-    pub ratio: RatioGuard,
-}
-
-/// Share of bad events among all events, canary against stable.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RatioGuard {
-    /// The counter of bad events.
-    pub bad: Counter,
-    /// The counter of all events.
-    pub total: Counter,
-    /// What is tolerated, as `1.2x + 0.1%`: the canary's share may be 1.2 times stable's plus 0.1 percentage
-    /// points. The factor is at least 1, the second part is optional.
-    #[x_kube(validation = Rule::new(r"self.matches('^ *[1-9][0-9]*([.][0-9]+)?x *([+] *[0-9]+([.][0-9]+)?% *)?$')")
-        .message("tolerate: write it as `1.2x + 0.1%`: a factor of at least 1 with x, then optionally + percentage points with %"))]
-    #[schemars(length(max = 40))]
-    pub tolerate: String,
-}
-
-/// A counter, and which of its series count.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Counter {
-    /// Name of the metric.
-    #[schemars(length(min = 1, max = 256), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*$"))]
-    pub metric: String,
-    /// Label matchers as in PromQL, without braces: `code=~"5..",method="GET"`. Default: all series.
-    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub matches: Option<String>,
 }
 
 /// What happens when a change fails.

@@ -139,7 +139,7 @@ pub(super) fn start(
         return;
     }
     let out = Out { replica_set: rs.id.name.clone(), share: weight(pass, workload, Some(rs)) };
-    match plan::release(&pass.obs.rollout, workload, stable, attempt, Some(&out)) {
+    match plan::release(pass.obs, workload, stable, attempt, Some(&out)) {
         Err(reason) => {
             pass.hold(workload);
             pass.say(RolloutPhase::Held, reason);

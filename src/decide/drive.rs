@@ -14,10 +14,11 @@ use super::reason::{Passed, Reason};
 use super::status::Working;
 use super::unwind::{past_brake, read_mark, unwind};
 use super::{commands, handover};
-use crate::analysis::{self, Finding, Verdict};
+use crate::analysis::{self, Plan, Verdict, explain, finding_text};
+use crate::api::analysis::Inconclusive;
 use crate::api::evidence::AnalysisState;
 use crate::api::release::Weight;
-use crate::api::rollout::{Inconclusive, RolloutPhase};
+use crate::api::rollout::RolloutPhase;
 use crate::api::{Release, ReleasePhase};
 
 /// Decides for a Rollout with a running release.
@@ -144,7 +145,8 @@ impl<'a> Run<'a> {
         let verdict = self.verdict();
         let health = self.health(pass);
         self.watch_stable(pass);
-        let failure = failure(&health, verdict.as_ref(), self.working.status.analysis.as_ref());
+        let state = self.working.status.analysis.as_ref();
+        let failure = failure(&health, verdict.as_ref(), state, self.plan().as_ref());
         // A person let a change go that fails: it is theirs.
         let overruled = self.passed_all() && self.working.status.step.approved;
         if let Some(cause) = failure.filter(|_| !overruled) {
@@ -248,10 +250,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn plan(&self) -> Option<analysis::Plan> {
+    fn plan(&self) -> Option<Plan> {
         let written = self.release.spec.analysis.as_ref().filter(|a| !a.guards.is_empty())?;
         // It resolved when the release started, and it is immutable since.
-        analysis::Plan::resolve(written, self.release.spec.planned_looks).ok()
+        Plan::resolve(written, self.release.spec.planned_looks).ok()
     }
 
     fn fold(&mut self, pass: &Pass<'_>) {
@@ -348,6 +350,8 @@ impl<'a> Run<'a> {
             Reason::ScalingUp { ready, wanted }
         } else if let Some((_, detail)) = no_data {
             Reason::NoData { detail, held: true }
+        } else if let Some(Verdict::Skewed { canary, all, expected }) = verdict {
+            Reason::Skewed { canary: *canary, all: *all, expected: *expected }
         } else if elapsed >= min && waits_for_person {
             Reason::AwaitingApproval { step: number }
         } else if !pass.sees() && elapsed >= min {
@@ -419,6 +423,7 @@ impl<'a> Run<'a> {
         let telling = matches!(
             reason,
             Reason::NoData { .. }
+                | Reason::Skewed { .. }
                 | Reason::Inconclusive { .. }
                 | Reason::Unschedulable { .. }
                 | Reason::AwaitingApproval { .. }
@@ -572,37 +577,21 @@ enum Outcome {
 }
 
 /// What sends the release back: pods that fail before metrics that do.
-fn failure(health: &Health, verdict: Option<&Verdict>, state: Option<&AnalysisState>) -> Option<Reason> {
+fn failure(
+    health: &Health,
+    verdict: Option<&Verdict>,
+    state: Option<&AnalysisState>,
+    plan: Option<&Plan>,
+) -> Option<Reason> {
     if let Health::Failed(reason) = health {
         return Some(reason.clone());
     }
-    match verdict {
-        Some(Verdict::Rollback(finding)) => {
-            Some(Reason::GuardFailed { guard: finding.guard.clone(), detail: numbers(finding, state) })
-        }
-        _ => None,
-    }
-}
-
-/// The numbers behind a finding, in one sentence.
-fn numbers(finding: &Finding, state: Option<&AnalysisState>) -> String {
-    let totals = state.and_then(|s| s.guards.iter().find(|g| g.name == finding.guard)).map(|g| g.totals);
-    let totals = totals.unwrap_or_default();
-    let percent = |bad: f64, all: f64| if all > 0.0 { 100.0 * bad / all } else { 0.0 };
-    format!(
-        "canary {:.0} of {:.0} ({:.2} %) against stable {:.0} of {:.0} ({:.2} %); evidence that it is worse {:.0} \
-         (needs {:.0}), that it is beyond the tolerance {:.0} (needs {:.0})",
-        totals.canary_bad,
-        totals.canary_total,
-        percent(totals.canary_bad, totals.canary_total),
-        totals.stable_bad,
-        totals.stable_total,
-        percent(totals.stable_bad, totals.stable_total),
-        finding.strict.floor(),
-        finding.needed_strict.floor(),
-        finding.margin.floor(),
-        finding.needed_margin.floor(),
-    )
+    let Some(Verdict::Rollback(finding)) = verdict else { return None };
+    let plan = plan?;
+    let guard = plan.guards.iter().find(|guard| guard.name == finding.guard)?;
+    let known = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name)).cloned();
+    let detail = finding_text(&explain(&known.unwrap_or_default(), guard, plan));
+    Some(Reason::GuardFailed { guard: finding.guard.clone(), detail })
 }
 
 fn count(pods: &[&Pod]) -> i32 {

@@ -60,6 +60,15 @@ pub enum Reason {
         /// Whether the release is held for it; else it goes back.
         held: bool,
     },
+    /// The requests are not shared between the versions as their pods are.
+    Skewed {
+        /// Requests of the canary in this step.
+        canary: f64,
+        /// Requests of both versions.
+        all: f64,
+        /// Requests that the canary would have with an equal share for each measured pod.
+        expected: f64,
+    },
     /// `maxDuration` ended with neither proof.
     Inconclusive {
         /// Guards without proof.
@@ -264,6 +273,7 @@ impl Reason {
             Self::StepTime { .. } => "StepTime",
             Self::Collecting { .. } => "CollectingEvidence",
             Self::NoData { .. } => "NoData",
+            Self::Skewed { .. } => "SampleRatioMismatch",
             Self::Inconclusive { .. } => "Inconclusive",
             Self::Unschedulable { .. } => "Unschedulable",
             Self::PausedByUser => "PausedByUser",
@@ -346,6 +356,11 @@ impl fmt::Display for Reason {
             Self::NoData { detail, held: false } => {
                 write!(f, "no data from the metrics source for longer than onNoData.after: {detail}")
             }
+            Self::Skewed { canary, all, expected } => write!(
+                f,
+                "held: the canary answered {canary:.0} of {all:.0} requests, its pods' share is {expected:.0}: see \
+                 whether the Service selects the right pods and the metrics are those of the pod that shows them"
+            ),
             Self::Inconclusive { guards, held: false } => write!(
                 f,
                 "the step's maxDuration ended with neither proof for {}, and onInconclusive is rollback",

@@ -210,7 +210,7 @@ fn next_attempt(pass: &Pass<'_>, workload: &Workload) -> i32 {
 
 fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
     let attempt = next_attempt(pass, workload);
-    match plan::release(&pass.obs.rollout, workload, stable, attempt, None) {
+    match plan::release(pass.obs, workload, stable, attempt, None) {
         Err(reason) => {
             pass.hold(workload);
             pass.say(RolloutPhase::Held, reason);

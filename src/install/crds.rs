@@ -12,7 +12,12 @@ use crate::api;
 
 /// The CustomResourceDefinitions of all our kinds.
 pub fn crds() -> Vec<Value> {
-    let derived = [api::Rollout::crd(), api::Release::crd()];
+    let derived = [
+        api::Rollout::crd(),
+        api::Release::crd(),
+        api::template::AnalysisTemplate::crd(),
+        api::template::ClusterAnalysisTemplate::crd(),
+    ];
     derived.iter().map(|crd| finished(serde_json::json!(crd))).collect()
 }
 

@@ -35,6 +35,7 @@ fn operator_rules(options: &Options) -> Vec<Value> {
         rule(api::GROUP, &["rollouts/status", "releases/status"], &["patch"]),
         // Owner references that block deletion need it where OwnerReferencesPermissionEnforcement is on.
         rule(api::GROUP, &["rollouts/finalizers", "releases/finalizers"], &["update"]),
+        rule(api::GROUP, &["analysistemplates", "clusteranalysistemplates"], &["get", "list", "watch"]),
         // Unpausing, labels, and with restoreTemplate the template.
         rule("apps", &["deployments"], &["get", "list", "watch", "patch"]),
         // The canary.
@@ -77,14 +78,15 @@ fn own_rules(options: &Options) -> Vec<Value> {
 }
 
 fn viewer_rules() -> Vec<Value> {
-    vec![rule(api::GROUP, &["rollouts", "releases"], &["get", "list", "watch"])]
+    let ours = &["rollouts", "releases", "analysistemplates", "clusteranalysistemplates"];
+    vec![rule(api::GROUP, ours, &["get", "list", "watch"])]
 }
 
 /// Releases are made by the operator alone; people append commands to them.
 fn releaser_rules() -> Vec<Value> {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
     vec![
-        rule(api::GROUP, &["rollouts"], &all),
+        rule(api::GROUP, &["rollouts", "analysistemplates"], &all),
         rule(api::GROUP, &["releases"], &["get", "list", "watch", "update", "patch"]),
     ]
 }

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Report, Scene, release_text, text};
-use crate::analysis::{GuardPlan, Plan, explain, explanation_text};
-use crate::api::evidence::Counts;
+use crate::analysis::{Compared, GuardPlan, Plan, explain, explanation_text};
+use crate::api::guard::Guard;
 use crate::api::release::Verb;
-use crate::api::rollout::{Guard, Revision};
+use crate::api::rollout::Revision;
 use crate::api::{Release, ReleasePhase};
 
 /// One release.
@@ -187,15 +187,43 @@ pub struct GuardReport {
     pub tolerate: String,
     /// Whether there was a look with data yet.
     pub seen: bool,
-    /// The canary's events since the start.
-    pub canary: Share,
-    /// Stable's events since the start.
-    pub stable: Share,
+    /// What was compared since the start: one entry for a ratio, one per edge for a histogram, none for a gauge.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<ComparedReport>,
+    /// The entry of `compared` with the most evidence that it is beyond the tolerance.
+    #[serde(skip)]
+    pub worst: usize,
+    /// Of a gauge: the means since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<MeanReport>,
     /// How much is proven, and how much is needed.
     pub evidence: EvidenceReport,
     /// The whole in sentences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
+}
+
+/// One comparison of counted events.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ComparedReport {
+    /// Of a histogram: an event counts when it is slower than this, in the metric's unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slower_than: Option<f64>,
+    /// The canary's events.
+    pub canary: Share,
+    /// Stable's events.
+    pub stable: Share,
+}
+
+/// The means of a gauge.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MeanReport {
+    /// Of the canary.
+    pub canary: f64,
+    /// Of stable.
+    pub stable: f64,
 }
 
 /// Bad events among all.
@@ -432,17 +460,23 @@ fn guards(release: &Release) -> Vec<GuardReport> {
     let report = |(guard, planned): (&Guard, &GuardPlan)| {
         let found = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name));
         let known = found.cloned().unwrap_or_default();
-        let Counts { canary_bad, canary_total, stable_bad, stable_total } = known.totals;
-        let seen = known.totals != Counts::default();
-        let words = seen.then(|| explanation_text(&explain(&known, planned, &plan), ""));
+        let seen = known.looks > 0;
+        let explained = explain(&known, planned, &plan);
+        let words = seen.then(|| explanation_text(&explained, ""));
+        let compared = |c: &Compared| ComparedReport {
+            slower_than: c.edge,
+            canary: share(c.counts.canary_bad, c.counts.canary_total),
+            stable: share(c.counts.stable_bad, c.counts.stable_total),
+        };
         GuardReport {
             name: guard.name.clone(),
-            tolerate: guard.ratio.tolerate.clone(),
+            tolerate: planned.tolerated.to_string(),
             seen,
-            canary: share(canary_bad, canary_total),
-            stable: share(stable_bad, stable_total),
+            compared: explained.compared.iter().map(compared).collect(),
+            worst: explained.worst,
+            mean: explained.gauge.map(|[canary, stable]| MeanReport { canary, stable }),
             evidence: EvidenceReport {
-                worse: Proof::new(known.strict, plan.needed_strict()),
+                worse: Proof::new(known.strict, plan.needed_strict(planned)),
                 beyond_tolerance: Proof::new(known.margin, plan.needed_margin),
                 safe: Proof::new(known.safe, plan.needed_safe()),
             },

@@ -193,14 +193,22 @@ fn guard_table(guards: &[GuardReport], scene: &Scene, indent: usize) -> String {
     let rows: Vec<Vec<String>> = guards
         .iter()
         .map(|guard| {
+            let (canary, stable) = match (guard.compared.get(guard.worst), &guard.mean) {
+                (Some(worst), _) => {
+                    let slower = worst.slower_than.map(|edge| format!(" > {edge}")).unwrap_or_default();
+                    (share(&worst.canary) + &slower, share(&worst.stable) + &slower)
+                }
+                (None, Some(mean)) => (format!("{:.4}", mean.canary), format!("{:.4}", mean.stable)),
+                (None, None) => ("no events".to_owned(), "no events".to_owned()),
+            };
             let proof = |proof: &super::release::Proof, tone| {
                 let words = format!("{} of {}", evidence(proof.value), count(proof.needs));
                 if proof.reached { paint(scene, tone, &words) } else { words }
             };
             vec![
                 guard.name.clone(),
-                share(&guard.canary),
-                share(&guard.stable),
+                canary,
+                stable,
                 proof(&guard.evidence.worse, Tone::Bad),
                 proof(&guard.evidence.beyond_tolerance, Tone::Bad),
                 proof(&guard.evidence.safe, Tone::Good),

@@ -5,6 +5,7 @@
 
 mod pods;
 mod prometheus;
+mod reading;
 #[cfg(test)]
 mod tests;
 mod text;

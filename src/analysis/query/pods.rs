@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 
+use super::reading::{self, is_wanted};
 use super::{Answer, Target, parse_page};
 use crate::analysis::{Plan, Reading};
 use crate::cluster::http::{Http, Limits};
@@ -52,20 +53,7 @@ async fn readings(
     if !answer.is_success() {
         return Err(format!("{url} answered {}", answer.status));
     }
-    let page = parse_page(&answer.body, |name| {
-        plan.guards.iter().any(|guard| guard.bad.metric == name || guard.total.metric == name)
-    })
-    .map_err(|error| format!("{url}: {error}"))?;
-    let readings = plan.guards.iter().map(|guard| {
-        let mut reading = Reading::default();
-        for series in &page {
-            for (counter, values) in [(&guard.bad, &mut reading.bad), (&guard.total, &mut reading.total)] {
-                if counter.metric == series.name && counter.matchers.matches(&series.labels) {
-                    values.insert(series.key(), series.value);
-                }
-            }
-        }
-        reading
-    });
-    Ok(readings.collect())
+    let page =
+        parse_page(&answer.body, |name| is_wanted(plan, name)).map_err(|error| format!("{url}: {error}"))?;
+    Ok(reading::readings(plan, &page))
 }

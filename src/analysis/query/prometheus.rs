@@ -11,10 +11,11 @@ use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::reading::{BUCKET, classic};
 use super::text::key;
 use super::{Answer, Target};
 use crate::analysis::matchers::quote;
-use crate::analysis::{CounterPlan, GuardPlan, Labels, Plan, Reading};
+use crate::analysis::{Buckets, CounterPlan, GuardPlan, Labels, Measured, Plan, Reading};
 use crate::cluster::http::{Http, Limits};
 
 /// Queries that run at the same time.
@@ -30,8 +31,15 @@ pub(super) struct Server<'a> {
     pub(super) namespace_label: Option<&'a str>,
 }
 
-/// Values by pod name, then by series.
-type Values = BTreeMap<String, BTreeMap<String, f64>>;
+/// What was found of one metric: by pod name its series, each with a number or a native histogram.
+type Answered = BTreeMap<String, Vec<(String, Labels, Value)>>;
+
+/// The value of a series.
+#[derive(Clone, Debug)]
+enum Value {
+    Number(f64),
+    Native(Buckets),
+}
 
 /// One answer per target, in their order.
 ///
@@ -47,42 +55,114 @@ pub(super) async fn query(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
-    let counters = |which: fn(&GuardPlan) -> &CounterPlan| plan.guards.iter().map(which).collect();
-    let bad = all(http, server, targets, now, counters(|guard| &guard.bad)).await;
-    let total = all(http, server, targets, now, counters(|guard| &guard.total)).await;
-    let mut first_problem = None;
-    let guards: Vec<Option<(&Values, &Values)>> = plan
+    let ask = |which: fn(&GuardPlan) -> Option<Question<'_>>| {
+        plan.guards.iter().filter_map(which).collect::<Vec<_>>()
+    };
+    let first = all(http, server, targets, now, ask(first_question)).await;
+    let second = all(http, server, targets, now, ask(|guard| Some(second_question(guard)))).await;
+    let first_problem = first.values().chain(second.values()).find_map(|answer| answer.as_ref().err());
+    let guards: Vec<Option<(&Answered, Option<&Answered>)>> = plan
         .guards
         .iter()
         .map(|guard| {
-            let bad = bad.get(&guard.bad.to_string()).and_then(|answer| answer.as_ref().ok());
-            let total = total.get(&guard.total.to_string()).and_then(|answer| answer.as_ref().ok());
-            bad.zip(total)
+            let main = answer(&second, second_question(guard))?;
+            match first_question(guard) {
+                Some(question) => Some((main, Some(answer(&first, question)?))),
+                None => Some((main, None)),
+            }
         })
         .collect();
-    for answer in bad.values().chain(total.values()) {
-        if let Err(reason) = answer {
-            first_problem.get_or_insert(reason);
-        }
-    }
     if let (true, Some(reason)) = (guards.iter().all(Option::is_none), first_problem) {
         return Err(reason.clone());
     }
     let empty =
-        plan.guards.iter().zip(&guards).find(|(_, values)| values.is_some_and(|(_, total)| total.is_empty()));
-    if let Some((guard, _)) = empty.filter(|_| guards.iter().flatten().all(|(_, total)| total.is_empty())) {
-        return Err(format!("{} has no series of {} for these pods", server.url, guard.total));
+        plan.guards.iter().zip(&guards).find(|(_, found)| found.is_some_and(|(main, _)| main.is_empty()));
+    if let Some((guard, _)) = empty.filter(|_| guards.iter().flatten().all(|(main, _)| main.is_empty())) {
+        let metric = second_question(guard);
+        return Err(format!("{} has no series of {metric} for these pods", server.url));
     }
     let answers = targets.iter().map(|target| {
-        let readings = guards.iter().map(|guard| {
-            guard.map(|(bad, total)| Reading {
-                bad: bad.get(&target.name).cloned().unwrap_or_default(),
-                total: total.get(&target.name).cloned().unwrap_or_default(),
-            })
+        let of_pod = |found: &Answered| found.get(&target.name).cloned().unwrap_or_default();
+        let readings = plan.guards.iter().zip(&guards).map(|(guard, found)| {
+            found.map(|(main, bad)| reading(guard, of_pod(main), bad.map(of_pod).unwrap_or_default()))
         });
         (readings.collect(), first_problem.cloned())
     });
     Ok(answers.collect())
+}
+
+/// What was found to each question, or why nothing was.
+type Answers = BTreeMap<String, Result<Answered, String>>;
+
+fn answer<'a>(answers: &'a Answers, question: Question<'_>) -> Option<&'a Answered> {
+    answers.get(&question.to_string())?.as_ref().ok()
+}
+
+/// A metric that is asked for.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    counter: &'a CounterPlan,
+    /// The buckets of a classic histogram, too.
+    buckets: bool,
+}
+
+impl std::fmt::Display for Question<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.counter.fmt(f)?;
+        f.write_str(if self.buckets { " (histogram)" } else { "" })
+    }
+}
+
+/// What has to be known before the second question is asked.
+fn first_question(guard: &GuardPlan) -> Option<Question<'_>> {
+    match &guard.measured {
+        Measured::Ratio { bad, .. } => Some(Question { counter: bad, buckets: false }),
+        Measured::Histogram { .. } | Measured::Gauge { .. } => None,
+    }
+}
+
+fn second_question(guard: &GuardPlan) -> Question<'_> {
+    match &guard.measured {
+        Measured::Ratio { total, .. } => Question { counter: total, buckets: false },
+        Measured::Histogram { metric, .. } => Question { counter: metric, buckets: true },
+        Measured::Gauge { metric, .. } => Question { counter: metric, buckets: false },
+    }
+}
+
+/// What one pod's series say to a guard.
+fn reading(
+    guard: &GuardPlan,
+    main: Vec<(String, Labels, Value)>,
+    bad: Vec<(String, Labels, Value)>,
+) -> Reading {
+    let numbers = |series: Vec<(String, Labels, Value)>| {
+        let number = |value| match value {
+            Value::Number(number) => number,
+            // Where a counter is wanted: the engine refuses it by name.
+            Value::Native(_) => f64::NAN,
+        };
+        series.into_iter().map(|(name, labels, value)| (key(&name, &labels), number(value))).collect()
+    };
+    match &guard.measured {
+        Measured::Ratio { .. } => Reading::Ratio { bad: numbers(bad), total: numbers(main) },
+        Measured::Gauge { .. } => Reading::Gauge(numbers(main)),
+        Measured::Histogram { metric, .. } => {
+            let mut native = BTreeMap::new();
+            let mut buckets = Vec::new();
+            for (name, labels, value) in main {
+                match value {
+                    Value::Native(histogram) => drop(native.insert(key(&name, &labels), histogram)),
+                    Value::Number(count) => buckets.push((labels, count)),
+                }
+            }
+            // A server that keeps both forms: the finer one.
+            if native.is_empty() {
+                Reading::Histogram(classic(metric, buckets.into_iter()))
+            } else {
+                Reading::Histogram(native)
+            }
+        }
+    }
 }
 
 /// The answers by counter; one that several guards share is asked for once.
@@ -91,14 +171,16 @@ async fn all(
     server: &Server<'_>,
     targets: &[&Target],
     now: Timestamp,
-    counters: Vec<&CounterPlan>,
-) -> BTreeMap<String, Result<Values, String>> {
-    let distinct: BTreeMap<String, &CounterPlan> =
-        counters.into_iter().map(|counter| (counter.to_string(), counter)).collect();
+    questions: Vec<Question<'_>>,
+) -> Answers {
+    let distinct: BTreeMap<String, Question<'_>> =
+        questions.into_iter().map(|question| (question.to_string(), question)).collect();
     // Boxed, so that the caller's future stays `Send` for every lifetime of the targets.
     let queries: Vec<BoxFuture<'_, _>> = distinct
         .into_iter()
-        .map(|(name, counter)| one(http, server, targets, now, counter).map(|answer| (name, answer)).boxed())
+        .map(|(name, question)| {
+            one(http, server, targets, now, question).map(|answer| (name, answer)).boxed()
+        })
         .collect();
     stream::iter(queries).buffered(AT_ONCE).collect().await
 }
@@ -108,11 +190,11 @@ async fn one(
     server: &Server<'_>,
     targets: &[&Target],
     now: Timestamp,
-    counter: &CounterPlan,
-) -> Result<Values, String> {
+    question: Question<'_>,
+) -> Result<Answered, String> {
     let url = format!("{}/api/v1/query", server.url);
     let time = format!("{:.3}", now.as_millisecond() as f64 / 1000.0);
-    let form = [("query", &*expression(server, targets, counter)), ("time", &time), ("timeout", "5s")];
+    let form = [("query", &*expression(server, targets, question)), ("time", &time), ("timeout", "5s")];
     let answer = http.post_form(&url, &form, LIMITS).await.map_err(|error| error.in_full())?;
     // Errors of Prometheus itself come as JSON with a status other than 200; their own words say more.
     let body: Body = match serde_json::from_slice(&answer.body) {
@@ -134,24 +216,38 @@ async fn one(
     }
 }
 
-/// The query: the counter's own matchers, and those of the namespace and the pods.
-fn expression(server: &Server<'_>, targets: &[&Target], counter: &CounterPlan) -> String {
+/// The query: the metric's own matchers, and those of the namespace and the pods.
+fn expression(server: &Server<'_>, targets: &[&Target], question: Question<'_>) -> String {
+    let CounterPlan { metric, matchers: own } = question.counter;
     let mut matchers = Vec::new();
-    if !counter.matchers.is_empty() {
-        matchers.push(counter.matchers.to_string());
+    // A native histogram has the name itself, the buckets of a classic one the name with a suffix.
+    let name = if question.buckets {
+        matchers.push(format!("__name__=~{}", quote(&format!("{metric}({BUCKET})?"))));
+        ""
+    } else {
+        metric
+    };
+    if !own.is_empty() {
+        matchers.push(own.to_string());
     }
     if let (Some(label), Some(target)) = (server.namespace_label, targets.first()) {
         matchers.push(format!("{label}={}", quote(&target.namespace)));
     }
     let names: Vec<String> = targets.iter().map(|target| regex::escape(&target.name)).collect();
     matchers.push(format!("{}=~{}", server.pod_label, quote(&names.join("|"))));
-    format!("{}{{{}}}", counter.metric, matchers.join(","))
+    format!("{name}{{{}}}", matchers.join(","))
 }
 
-fn values(server: &Server<'_>, result: Vec<Found>, now: Timestamp) -> Values {
+fn values(server: &Server<'_>, result: Vec<Found>, now: Timestamp) -> Answered {
     let now = now.as_millisecond() as f64 / 1000.0;
-    let mut values = Values::new();
-    for Found { mut metric, value: (at, value) } in result {
+    let mut values = Answered::new();
+    for Found { mut metric, value, histogram } in result {
+        let (at, value) = match (value, histogram) {
+            // What is no number becomes one that the engine refuses, so that the pod counts as without data.
+            (Some((at, value)), _) => (at, Value::Number(value.parse().unwrap_or(f64::NAN))),
+            (None, Some((at, histogram))) => (at, Value::Native(histogram.read())),
+            (None, None) => continue,
+        };
         // As far ahead as behind: a server with a wrong clock.
         if (now - at).abs() > STALE {
             continue;
@@ -161,9 +257,7 @@ fn values(server: &Server<'_>, result: Vec<Found>, now: Timestamp) -> Values {
             metric.remove(label);
         }
         let name = metric.remove("__name__").unwrap_or_default();
-        // What is no number becomes one that the engine refuses, so that the pod counts as without data.
-        let value = value.parse().unwrap_or(f64::NAN);
-        values.entry(pod).or_default().insert(key(&name, &metric), value);
+        values.entry(pod).or_default().push((name, metric, value));
     }
     values
 }
@@ -189,5 +283,26 @@ enum Data {
 #[derive(Deserialize)]
 struct Found {
     metric: Labels,
-    value: (f64, String),
+    #[serde(default)]
+    value: Option<(f64, String)>,
+    #[serde(default)]
+    histogram: Option<(f64, Histogram)>,
+}
+
+/// A native histogram, as in Prometheus' HTTP API.
+#[derive(Deserialize)]
+struct Histogram {
+    count: String,
+    /// Which edges belong to the bucket, its lower and upper edge, its events.
+    #[serde(default)]
+    buckets: Vec<(i64, String, String, String)>,
+}
+
+impl Histogram {
+    fn read(self) -> Buckets {
+        let number = |text: &str| text.parse().unwrap_or(f64::NAN);
+        let each =
+            self.buckets.iter().map(|(_, low, high, events)| (number(low), number(high), number(events)));
+        Buckets::native(number(&self.count), each.collect())
+    }
 }

@@ -7,10 +7,18 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
 use super::{Series, Target, parse_page, sample};
 use crate::analysis::tests::{at, plan, series};
 use crate::analysis::{Plan, PodSample, Reading, Sample, Side, Source};
 use crate::cluster::http::Http;
+
+/// All events of a pod, as the first guard counts them.
+fn total(pod: &PodSample) -> &BTreeMap<String, f64> {
+    let Some(Reading::Ratio { total, .. }) = &pod.guards[0] else { panic!("{pod:?}") };
+    total
+}
 
 /// What the server does with a request.
 enum Reply {
@@ -121,7 +129,7 @@ async fn pods_are_read_and_only_what_matches_counts_as_bad() {
         r#"http_requests_total,code="503",method="GET""#,
         r#"http_requests_total,code="500",method="say \"hi\\\" \n""#,
     ];
-    let expected = Reading {
+    let expected = Reading::Ratio {
         bad: series(&[(keys[1], 3.0), (keys[2], 25.0)]),
         total: series(&[(keys[0], 100.0), (keys[1], 3.0), (keys[2], 25.0)]),
     };
@@ -193,7 +201,7 @@ async fn a_version_that_fails_altogether_is_no_data_with_the_reason() {
 async fn values_that_are_none_are_handed_on_for_the_engine_to_refuse() {
     let port = serve(|_, _| page("http_requests_total NaN\nhttp_requests_total{a=\"b\"} +Inf\n"));
     let measured = pods(sample(&Http::new(), &from_pods(port), &targets(), at(0)).await);
-    let values: Vec<f64> = measured[0].guards[0].as_ref().unwrap().total.values().copied().collect();
+    let values: Vec<f64> = total(&measured[0]).values().copied().collect();
     assert!(values[0].is_nan() && values[1].is_infinite());
 }
 
@@ -280,15 +288,18 @@ async fn prometheus_is_asked_for_the_raw_series_of_the_pods() {
         "bad events first, and each question once though two guards need it"
     );
     let (bad, good) = (r#"http_requests_total,code="500""#, r#"http_requests_total,code="200""#);
-    let web1 = Reading { bad: series(&[(bad, 7.0)]), total: series(&[(bad, 7.0), (good, 93.0)]) };
+    let web1 = Reading::Ratio { bad: series(&[(bad, 7.0)]), total: series(&[(bad, 7.0), (good, 93.0)]) };
     assert_eq!(measured[0].guards, [Some(web1.clone()), Some(web1)]);
     assert_eq!(
         measured[1].guards[0],
-        Some(Reading::default()),
+        Some(Reading::Ratio { bad: series(&[]), total: series(&[]) }),
         "too old or of the future is none, and another pod's is not its own"
     );
-    assert_eq!(measured[2].guards[0], Some(Reading { bad: series(&[]), total: series(&[(good, 1000.0)]) }));
-    assert!(measured[3].guards[0].as_ref().unwrap().total[good].is_nan());
+    assert_eq!(
+        measured[2].guards[0],
+        Some(Reading::Ratio { bad: series(&[]), total: series(&[(good, 1000.0)]) })
+    );
+    assert!(total(&measured[3])[good].is_nan());
 }
 
 #[tokio::test]

@@ -1,22 +1,22 @@
 //! The formulas against sources that do not share them: sums over all outcomes of the binomial and the Poisson
 //! distribution, their conditional distributions, printed tables, and what an interval must cover.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use crate::analysis::evidence::{
-    HARM_GRID, Limit, SAFE_GRID, bet_on_harm, bet_on_safety, log_e, spread, wealth,
+    Bounds, HARM_GRID, Harm, Limit, SAFE_GRID, Said, bet_on_harm, bet_on_safety, log_e, spread, wealth,
 };
-use crate::analysis::ratio_interval;
-use crate::api::evidence::{Counts, GuardState, Look};
+use crate::analysis::{Tolerance, ratio_interval};
+use crate::api::evidence::{Counts, GuardState, Stream};
 
 fn counts(canary_bad: f64, canary_total: f64, stable_bad: f64, stable_total: f64) -> Counts {
     Counts { canary_bad, canary_total, stable_bad, stable_total }
 }
 
-fn look(counts: Counts) -> Look {
-    Look { second: 0.0, counts, dispersion: 1.0, spread: 1.0 }
+/// A guard that has seen this in one look.
+fn seen_once(counts: Counts) -> GuardState {
+    let stream = Stream { totals: counts, ..Stream::default() };
+    GuardState { looks: 1, streams: vec![stream], ..GuardState::default() }
 }
 
 /// Binomial masses, by Pascal's triangle of single trials.
@@ -62,12 +62,14 @@ fn expectation(
     sum
 }
 
-/// The limits of the three kinds of evidence with the standard tolerance, with a strict one and with a loose one; one
-/// below stable, as for events that must not become fewer; and one without stable.
+/// The limits of the three kinds of evidence of guards of all kinds: with the standard tolerance, a strict one and a
+/// loose one, a plain limit, a share that is to be kept, and times.
 fn limits() -> Vec<Limit> {
-    let margins = [(1.2, 0.001), (1.0, 0.0), (3.0, 0.05)].map(|(ratio, points)| Limit { ratio, points });
-    let plain = [Limit { ratio: 0.8, points: 0.0 }, Limit { ratio: 0.0, points: 0.02 }];
-    margins.into_iter().chain(margins.map(Limit::safe)).chain(plain).collect()
+    let tolerances = [(1.2, 0.001), (1.0, 0.0), (3.0, 0.05)];
+    let tolerant = tolerances.map(|(factor, points)| Bounds::tolerate(Tolerance { factor, points }));
+    let others = [Bounds::at_most(0.02), Bounds::keep_at_least(0.8), Bounds::slower()];
+    let of = |bounds: Bounds| [bounds.strict, bounds.margin, bounds.safe];
+    tolerant.into_iter().chain(others).flat_map(of).collect()
 }
 
 /// Poisson counts on the boundary: every bet of every grid is worth exactly what it cost, whatever stable's rate.
@@ -78,7 +80,9 @@ fn every_bet_is_fair_on_the_boundary() {
         for rate in [0.002, 0.05] {
             let canary = poisson((limit.ratio * rate + limit.points) * n, 100);
             let stable = poisson(rate * m, 40);
-            for kappa in HARM_GRID.into_iter().chain(SAFE_GRID) {
+            // Where less is worse the sizes are the inverses.
+            let sizes = HARM_GRID.into_iter().chain(SAFE_GRID);
+            for kappa in sizes.clone().chain(sizes.map(|size| 1.0 / size)) {
                 let mean = expectation((&canary, n), (&stable, m), (kappa, limit, 1.0));
                 assert!((mean - 1.0).abs() < 1e-9, "{limit:?}, rate {rate}, kappa {kappa}: {mean}");
             }
@@ -154,7 +158,7 @@ fn evidence_is_rarely_large_by_chance() {
             for (s, q) in (0_u32..).zip(&stable) {
                 if p * q > 2e-4 {
                     let counts = counts(f64::from(c), f64::from(n), f64::from(s), f64::from(m));
-                    outcomes.push((look(counts), p * q));
+                    outcomes.push((counts, p * q));
                 }
             }
         }
@@ -167,9 +171,9 @@ fn evidence_is_rarely_large_by_chance() {
         for number in 1..=3 {
             let step = |(harm, safe, most, before): &([f64; 7], [f64; 6], [f64; 2], f64)| {
                 let (harm, safe, most, before) = (*harm, *safe, *most, *before);
-                outcomes.iter().map(move |(look, probability)| {
-                    let (harm, safe) =
-                        (bet_on_harm(&harm, number, 12, limit, look), bet_on_safety(&safe, limit, look));
+                outcomes.iter().map(move |(counts, probability)| {
+                    let said = Said { counts, dispersion: 1.0, limit, harm: Harm::Above };
+                    let (harm, safe) = (bet_on_harm(&harm, number, 12, &said), bet_on_safety(&safe, &said));
                     let most = [most[0].max(wealth(&harm)), most[1].max(wealth(&safe) / 6.0)];
                     (harm, safe, most, before * probability)
                 })
@@ -194,18 +198,16 @@ fn evidence_is_rarely_large_by_chance() {
 }
 
 /// Stable pods with `each` expected bad events, of which two differ so that the scatter Q is as given: Q = 2·off²/each.
-fn unequal(pods: u32, each: f64, q: f64) -> BTreeMap<String, [f64; 2]> {
+fn unequal(pods: u32, each: f64, q: f64) -> impl Iterator<Item = [f64; 2]> + Clone {
     let off = (each * q / 2.0).sqrt();
-    (0..pods)
-        .map(|pod| {
-            let bad = match pod {
-                0 => each + off,
-                1 => each - off,
-                _ => each,
-            };
-            (pod.to_string(), [bad, 100_000.0])
-        })
-        .collect()
+    (0..pods).map(move |pod| {
+        let bad = match pod {
+            0 => each + off,
+            1 => each - off,
+            _ => each,
+        };
+        [bad, 100_000.0]
+    })
 }
 
 /// Degrees of freedom and the 95 % point of χ² (NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4).
@@ -231,11 +233,11 @@ const CHI_SQUARE: [(u32, f64); 16] = [
 #[test]
 fn pods_are_unequal_from_the_printed_point_of_chi_square_on() {
     for (freedom, point) in CHI_SQUARE {
-        let widened = |q: f64| spread(&unequal(freedom + 1, 100.0, q), 1.0, 1) > 1.0;
+        let widened = |q: f64| spread(unequal(freedom + 1, 100.0, q), 1.0, 1) > 1.0;
         assert!(!widened(point * 0.998), "{freedom} degrees, below {point}");
         assert!(widened(point * 1.002), "{freedom} degrees, above {point}");
         // Divided by the dispersion.
-        let twice = |q: f64| spread(&unequal(freedom + 1, 100.0, 2.0 * q), 2.0, 1) > 1.0;
+        let twice = |q: f64| spread(unequal(freedom + 1, 100.0, 2.0 * q), 2.0, 1) > 1.0;
         assert!(!twice(point * 0.998) && twice(point * 1.002), "{freedom} degrees");
     }
 }
@@ -266,7 +268,7 @@ fn limits_are_widened_by_the_printed_point_of_students_t() {
         let tau = ((q - f64::from(freedom)) / (1000.0 * f64::from(freedom))).sqrt();
         for canary_pods in [1_u32, 4] {
             let width = (1.0 / f64::from(canary_pods) + 1.0 / f64::from(freedom + 1)).sqrt();
-            let factor = spread(&unequal(freedom + 1, 1000.0, q), 1.0, canary_pods as usize);
+            let factor = spread(unequal(freedom + 1, 1000.0, q), 1.0, canary_pods as usize);
             let expected = point * tau * width;
             // The factor is rounded up to thousandths.
             let slack = 0.001 / factor + 0.001 * expected;
@@ -290,9 +292,8 @@ fn the_interval_covers_the_true_ratio() {
                     continue;
                 }
                 seen += p * q;
-                let mut guard = GuardState { looks: 1, ..GuardState::default() };
-                guard.totals = counts(f64::from(c), n, f64::from(s), m);
-                let interval = ratio_interval(&guard, alpha);
+                let guard = seen_once(counts(f64::from(c), n, f64::from(s), m));
+                let interval = ratio_interval(&guard, 0, alpha);
                 above += u32::from(interval.low > ratio);
                 below += u32::from(interval.high.is_some_and(|high| high < ratio));
                 if interval.low > ratio || interval.high.is_some_and(|high| high < ratio) {
@@ -321,8 +322,8 @@ fn the_interval_ends_where_the_evidence_is_enough() {
         ((3.0, 100.0, 40.0, 900.0), 0.2),
     ] {
         let (c, n, s, m) = seen;
-        let guard = GuardState { looks: 1, totals: counts(c, n, s, m), ..GuardState::default() };
-        let interval = ratio_interval(&guard, alpha);
+        let guard = seen_once(counts(c, n, s, m));
+        let interval = ratio_interval(&guard, 0, alpha);
         let high = interval.high.unwrap();
         let harm =
             sizes.iter().map(|size| ratio_of(seen, interval.low, interval.low * size)).sum::<f64>() / 40.0;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{at, pair, plan, pod, reading, series};
 use crate::analysis::evidence::take;
 use crate::analysis::{Finding, Plan, Reading, Sample, Side, Verdict, fold, start_step, verdict};
-use crate::api::evidence::{AnalysisState, Counts, GuardState, Look};
+use crate::api::evidence::{AnalysisState, Counts, GuardState, Look, Stream};
 
 fn counts(canary_bad: f64, canary_total: f64, stable_bad: f64, stable_total: f64) -> Counts {
     Counts { canary_bad, canary_total, stable_bad, stable_total }
@@ -40,10 +40,10 @@ fn reason(state: &AnalysisState) -> String {
 #[test]
 fn what_was_counted_before_the_first_look_does_not_count() {
     let state = after(&[]);
-    assert_eq!((state.looks, state.guards[0].totals), (0, Counts::default()));
+    assert_eq!((state.looks, state.guards[0].streams[0].totals), (0, Counts::default()));
     assert!(matches!(verdict(&state, &errors()), Verdict::Collecting { .. }));
     let state = after(&[(reading(12.0, 1100.0), reading(11.0, 3000.0))]);
-    assert_eq!((state.looks, state.guards[0].totals), (1, counts(2.0, 100.0, 1.0, 2000.0)));
+    assert_eq!((state.looks, state.guards[0].streams[0].totals), (1, counts(2.0, 100.0, 1.0, 2000.0)));
 }
 
 #[test]
@@ -52,19 +52,21 @@ fn an_error_series_that_appears_counts_from_zero() {
         pair(0, reading(-1.0, 1000.0), reading(-1.0, 1000.0)),
         pair(5, reading(3.0, 1100.0), reading(-1.0, 3000.0)),
     ];
-    assert_eq!(folded(&errors(), &samples).guards[0].totals, counts(3.0, 100.0, 0.0, 2000.0));
+    assert_eq!(folded(&errors(), &samples).guards[0].streams[0].totals, counts(3.0, 100.0, 0.0, 2000.0));
     // A new series of all events on a known pod counts from zero as well: its errors do.
-    let split =
-        Some(Reading { bad: series(&[("500", 3.0)]), total: series(&[("200", 1100.0), ("500", 3.0)]) });
-    let before = Some(Reading { bad: series(&[]), total: series(&[("200", 1000.0)]) });
+    let split = Some(Reading::Ratio {
+        bad: series(&[("500", 3.0)]),
+        total: series(&[("200", 1100.0), ("500", 3.0)]),
+    });
+    let before = Some(Reading::Ratio { bad: series(&[]), total: series(&[("200", 1000.0)]) });
     let samples = [pair(0, before, reading(0.0, 0.0)), pair(5, split, reading(0.0, 0.0))];
-    assert_eq!(folded(&errors(), &samples).guards[0].totals, counts(3.0, 103.0, 0.0, 0.0));
+    assert_eq!(folded(&errors(), &samples).guards[0].streams[0].totals, counts(3.0, 103.0, 0.0, 0.0));
 }
 
 #[test]
 fn a_counter_that_begins_again_counts_from_zero() {
     let state = after(&[(reading(2.0, 40.0), reading(11.0, 1500.0))]);
-    assert_eq!(state.guards[0].totals, counts(2.0, 40.0, 1.0, 500.0));
+    assert_eq!(state.guards[0].streams[0].totals, counts(2.0, 40.0, 1.0, 500.0));
 }
 
 #[test]
@@ -73,24 +75,24 @@ fn a_series_that_goes_and_comes_back_is_not_counted_twice() {
         (reading(-1.0, 1100.0), reading(11.0, 1500.0)),
         (reading(11.0, 1200.0), reading(11.0, 1600.0)),
     ]);
-    assert_eq!(state.guards[0].totals, counts(1.0, 200.0, 1.0, 600.0));
+    assert_eq!(state.guards[0].streams[0].totals, counts(1.0, 200.0, 1.0, 600.0));
 }
 
 #[test]
 fn numbers_that_are_none_are_no_data_and_nothing_is_lost() {
     for broken in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let state = after(&[(reading(12.0, broken), reading(11.0, 2000.0))]);
-        assert_eq!(state.guards[0].totals, Counts::default(), "{broken}");
+        assert_eq!(state.guards[0].streams[0].totals, Counts::default(), "{broken}");
         assert!(reason(&state).contains("pod web-c: all is"), "{}", reason(&state));
         let next = fold(&state, &errors(), &pair(10, reading(15.0, 1200.0), reading(12.0, 3000.0)));
         assert_eq!(
-            next.guards[0].totals,
+            next.guards[0].streams[0].totals,
             counts(5.0, 200.0, 2.0, 2000.0),
             "one merged look of both versions"
         );
         assert_eq!((next.looks, next.no_data_since, next.no_data_reason), (1, None, None));
     }
-    let negative = Some(Reading { bad: series(&[("500", 1.0)]), total: series(&[("all", -1.0)]) });
+    let negative = Some(Reading::Ratio { bad: series(&[("500", 1.0)]), total: series(&[("all", -1.0)]) });
     assert!(reason(&after(&[(negative, reading(1.0, 1.0))])).contains("is -1"));
 }
 
@@ -105,7 +107,7 @@ fn numbers_that_no_counter_reaches_are_no_data_and_their_sums_stay_finite() {
         state = fold(&state, &plan, &sample);
     }
     assert!(reason(&state).contains("pod web-c: 500 is 28"), "{}", reason(&state));
-    assert_eq!(state.guards[0].totals, Counts::default());
+    assert_eq!(state.guards[0].streams[0].totals, Counts::default());
     let json = serde_json::to_string(&state).unwrap();
     assert!(!json.contains("null"), "{json}");
 }
@@ -125,14 +127,17 @@ fn one_pod_whose_counters_jump_back_counts_from_zero_and_disturbs_no_other() {
     let samples: Vec<Sample> = (1..).zip(looks).map(|(second, values)| sample(second, values)).collect();
     let state = folded(&plan, &samples);
     // 300 of each of the two; of the third 400 from zero, 50, and 30 from zero.
-    assert_eq!(state.guards[0].totals, counts(0.0, 300.0, 0.0, 300.0 + 300.0 + 400.0 + 50.0 + 30.0));
+    assert_eq!(
+        state.guards[0].streams[0].totals,
+        counts(0.0, 300.0, 0.0, 300.0 + 300.0 + 400.0 + 50.0 + 30.0)
+    );
     assert!(matches!(verdict(&state, &plan), Verdict::Collecting { .. }));
 }
 
 #[test]
 fn without_the_series_of_all_events_there_is_no_data() {
-    let only_bad = Some(Reading { bad: series(&[("500", 12.0)]), total: series(&[]) });
-    for missing in [only_bad, Some(Reading::default())] {
+    let only_bad = Some(Reading::Ratio { bad: series(&[("500", 12.0)]), total: series(&[]) });
+    for missing in [only_bad, Some(Reading::Ratio { bad: series(&[]), total: series(&[]) })] {
         let state = after(&[(reading(12.0, 1100.0), missing)]);
         assert_eq!(reason(&state), "guard errors: pod web-s has no series of http_requests_total");
         assert_eq!(state.guards[0].looks, 0);
@@ -154,7 +159,7 @@ fn no_data_begins_with_the_first_silence_and_ends_with_data() {
     assert_eq!(verdict(&silent, &errors()), expected);
     assert_eq!(silent.guards, state.guards);
     let back = fold(&silent, &errors(), &pair(20, reading(13.0, 1400.0), reading(12.0, 9000.0)));
-    assert_eq!(back.guards[0].totals, counts(3.0, 400.0, 2.0, 8000.0));
+    assert_eq!(back.guards[0].streams[0].totals, counts(3.0, 400.0, 2.0, 8000.0));
     assert!(matches!(verdict(&back, &errors()), Verdict::Collecting { .. }));
 }
 
@@ -176,7 +181,7 @@ fn a_pod_without_an_answer_does_not_stop_the_others() {
     ];
     let state = folded(&errors(), &samples);
     assert_eq!(state.no_data_since, None);
-    assert_eq!(state.guards[0].totals, counts(1.0, 325.0, 0.0, 0.0));
+    assert_eq!(state.guards[0].streams[0].totals, counts(1.0, 325.0, 0.0, 0.0));
 }
 
 #[test]
@@ -191,7 +196,7 @@ fn young_pods_are_left_out_each_for_itself() {
     let samples: Vec<Sample> = (1..=14).map(|number| sample(5 * number)).collect();
     let state = folded(&errors(), &samples);
     // The old one from 5 s to 70 s; the young one only from 60 s on, 60 s being where it starts.
-    assert_eq!(state.guards[0].totals.canary_total.to_bits(), (650.0_f64 + 100.0).to_bits());
+    assert_eq!(state.guards[0].streams[0].totals.canary_total.to_bits(), (650.0_f64 + 100.0).to_bits());
     // While all are young there is nothing to say, and nothing is wrong.
     let mut only_young = sample(30);
     only_young.outcome.as_mut().unwrap().remove(1);
@@ -211,7 +216,11 @@ fn pods_that_went_are_forgotten() {
     let state = folded(&errors(), &[of("a", 0, 10.0), of("a", 5, 20.0), of("b", 10, 5000.0)]);
     let uids: Vec<&str> = state.guards[0].counters.keys().map(String::as_str).collect();
     assert_eq!(uids, ["b", "c"]);
-    assert_eq!(state.guards[0].totals, counts(0.0, 10.0, 0.0, 10.0), "a pod first seen counts from there");
+    assert_eq!(
+        state.guards[0].streams[0].totals,
+        counts(0.0, 10.0, 0.0, 10.0),
+        "a pod first seen counts from there"
+    );
     let state = fold(&state, &errors(), &of("b", 15, 5010.0));
     assert_eq!(state.guards[0].stable_pods.keys().collect::<Vec<_>>(), ["b"]);
 }
@@ -220,7 +229,7 @@ fn pods_that_went_are_forgotten() {
 fn too_many_series_are_no_data() {
     let wide = |count: usize| {
         let values: Vec<(String, f64)> = (0..count).map(|index| (format!("path-{index}"), 1.0)).collect();
-        Some(Reading { bad: series(&[]), total: values.into_iter().collect() })
+        Some(Reading::Ratio { bad: series(&[]), total: values.into_iter().collect() })
     };
     let state = fold(&AnalysisState::default(), &errors(), &pair(0, wide(200), wide(200)));
     assert_eq!(state.no_data_reason, None);
@@ -280,7 +289,7 @@ fn a_bad_canary_is_found_by_both_keys_and_more_guards_need_more() {
     assert_eq!(state.guards[0].recent.len(), 3);
 
     let mut lenient = one.clone();
-    lenient.guards[0].tolerance = "60x".parse().unwrap();
+    lenient.guards[0] = lenient.guards[0].with_written("60x").unwrap();
     let within = failing(&lenient, 3);
     assert!(within.guards[0].strict >= 100.0, "worse than stable");
     assert!(matches!(verdict(&within, &lenient), Verdict::Collecting { .. }), "but tolerated");
@@ -315,16 +324,16 @@ fn a_canary_like_the_worse_of_unequal_pods_is_not_rolled_back() {
     assert!(!matches!(verdict(&state, &strict), Verdict::Rollback(_)), "{}", state.guards[0].strict);
     let mut unaware = GuardState::default();
     let mut failed = false;
-    for look in &state.guards[0].recent {
-        let look = Look { spread: 1.0, ..*look };
-        take(&mut unaware, strict.guards[0].tolerance.limit(), strict.planned_looks, &look);
+    for look in state.guards[0].recent.iter() {
+        let look = Look { spread: 1.0, ..look.clone() };
+        take(&mut unaware, &strict.guards[0].rule, strict.planned_looks, &look);
         failed |= unaware.strict >= 100.0 && unaware.margin >= 10.0;
     }
     assert!(failed, "without widening it would be");
     let widened = state.guards[0].recent.last().unwrap().spread;
     assert!(widened > 1.5, "{widened}");
     let replayed = state.guards[0].recent.iter().fold(GuardState::default(), |mut guard, look| {
-        take(&mut guard, strict.guards[0].tolerance.limit(), strict.planned_looks, look);
+        take(&mut guard, &strict.guards[0].rule, strict.planned_looks, look);
         guard
     });
     assert_eq!(
@@ -372,8 +381,8 @@ fn proof_needs_all_guards_data_and_is_reset_by_a_step() {
     assert!(matches!(verdict(&next, &two), Verdict::Collecting { guards } if guards.len() == 2));
     assert_eq!(next.guards[0].safe_from, 39);
     assert_eq!(
-        next.guards[0].strict_bets.map(f64::to_bits),
-        proven.guards[0].strict_bets.map(f64::to_bits),
+        next.guards[0].streams[0].strict_bets.map(f64::to_bits),
+        proven.guards[0].streams[0].strict_bets.map(f64::to_bits),
         "evidence of harm goes on"
     );
     assert_eq!(verdict(&AnalysisState::default(), &plan(&[])), Verdict::Proven, "no guard, nothing to prove");
@@ -394,7 +403,7 @@ fn the_state_stays_small_and_survives_json_to_the_last_bit() {
                 |code: usize| (f64::from(number) * 1.7 * f64::from(pod_number + 3)).floor() + code as f64;
             let all: Vec<(&str, f64)> =
                 codes.iter().enumerate().map(|(code, name)| (*name, value(code))).collect();
-            let reading = Reading { bad: series(&all[8..]), total: series(&all) };
+            let reading = Reading::Ratio { bad: series(&all[8..]), total: series(&all) };
             let side = if pod_number < 4 { Side::Canary } else { Side::Stable };
             pod(&format!("7a3f4c1e-9d2b-4b6f-8e21-{pod_number:012}"), side, &vec![Some(reading); 5])
         });
@@ -415,12 +424,9 @@ fn a_state_without_its_newer_fields_is_a_fresh_one() {
     let guard: GuardState = serde_json::from_str(r#"{"name": "errors"}"#).unwrap();
     assert_eq!(guard, GuardState { name: "errors".to_owned(), ..GuardState::default() });
     assert_eq!(
-        (guard.strict_bets[0].to_bits(), guard.safe.to_bits()),
+        (Stream::default().strict_bets[0].to_bits(), guard.safe.to_bits()),
         (1.0_f64.to_bits(), 1.0_f64.to_bits())
     );
-    let look: Look = serde_json::from_str("[5, 1, 250, 4, 4750]").unwrap();
-    assert_eq!((look.counts, look.spread.to_bits()), (counts(1.0, 250.0, 4.0, 4750.0), 1.0_f64.to_bits()));
-    assert_eq!(serde_json::to_string(&look).unwrap(), "[5.0,1.0,250.0,4.0,4750.0]");
 }
 
 /// The state is part of a custom resource: arrays have their bounds, and the numbers of a look are one array.
@@ -432,11 +438,14 @@ fn the_schema_has_bounds() {
         "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/analysis/properties";
     let guard = &crd.pointer(properties).unwrap()["guards"]["items"]["properties"];
     let bounds = |schema: &serde_json::Value| (schema["minItems"].as_u64(), schema["maxItems"].as_u64());
-    assert_eq!(bounds(&guard["recent"]), (None, Some(360)));
-    assert_eq!(bounds(&guard["recent"]["items"]), (Some(5), Some(7)));
-    assert_eq!(guard["recent"]["items"]["items"]["type"], "number");
-    assert_eq!(bounds(&guard["strictBets"]), (Some(7), Some(7)));
-    assert_eq!(bounds(&guard["safeBets"]), (Some(6), Some(6)));
+    assert_eq!(
+        (&guard["recent"]["type"], &guard["recent"]["maxLength"]),
+        (&"string".into(), &200_000.into())
+    );
+    assert_eq!(bounds(&guard["streams"]), (None, Some(8)));
+    let stream = &guard["streams"]["items"]["properties"];
+    assert_eq!(bounds(&stream["strictBets"]), (Some(7), Some(7)));
+    assert_eq!(bounds(&stream["safeBets"]), (Some(6), Some(6)));
     assert_eq!(guard["counters"]["maxProperties"], 1000);
     assert_eq!(guard["counters"]["additionalProperties"]["properties"]["total"]["maxProperties"], 200);
 }
@@ -476,7 +485,7 @@ proptest! {
         let sample = |tick: usize, values: &[u32; 8], mute: u8| {
             let pods = (0..4_usize).map(|number| {
                 let (bad, good) = (f64::from(values[2 * number]), f64::from(values[2 * number + 1]));
-                let reading = Reading {
+                let reading = Reading::Ratio {
                     bad: if bad > 0.0 { series(&[("500", bad)]) } else { series(&[]) },
                     total: if bad > 0.0 { series(&[("500", bad), ("200", good)]) } else { series(&[("200", good)]) },
                 };
@@ -511,15 +520,15 @@ proptest! {
         let v = values.map(f64::from);
         let expected =
             counts(v[0] + v[2], v[0] + v[1] + v[2] + v[3] - 2000.0, v[4] + v[6], v[4] + v[5] + v[6] + v[7] - 2000.0);
-        prop_assert_eq!(state.guards[0].totals, expected);
+        prop_assert_eq!(state.guards[0].streams[0].totals, expected);
         let sums = state.guards[0].recent.iter().fold(Counts::default(), |sums, look| counts(
-            sums.canary_bad + look.counts.canary_bad,
-            sums.canary_total + look.counts.canary_total,
-            sums.stable_bad + look.counts.stable_bad,
-            sums.stable_total + look.counts.stable_total,
+            sums.canary_bad + look.counts[0].canary_bad,
+            sums.canary_total + look.counts[0].canary_total,
+            sums.stable_bad + look.counts[0].stable_bad,
+            sums.stable_total + look.counts[0].stable_total,
         ));
         prop_assert_eq!(sums, expected);
-        let pods = state.guards[0].stable_pods.values().fold([0.0, 0.0], |sum, pod| [sum[0] + pod[0], sum[1] + pod[1]]);
+        let pods = state.guards[0].stable_pods.values().fold([0.0, 0.0], |sum, pod| [sum[0] + pod[1], sum[1] + pod[0]]);
         prop_assert_eq!(pods.map(f64::to_bits), [expected.stable_bad, expected.stable_total].map(f64::to_bits));
     }
 
@@ -529,7 +538,7 @@ proptest! {
         let plan = errors();
         let mut state = AnalysisState::default();
         for (second, v) in (0..).zip(values) {
-            let of = |bad, total| Some(Reading { bad: series(&[("500", bad)]), total: series(&[("all", total)]) });
+            let of = |bad, total| Some(Reading::Ratio { bad: series(&[("500", bad)]), total: series(&[("all", total)]) });
             state = fold(&state, &plan, &pair(second, of(v[0], v[1]), of(v[2], v[3])));
             let json = serde_json::to_string(&state).unwrap();
             prop_assert!(!json.contains("null"), "{}", json);

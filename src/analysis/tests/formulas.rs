@@ -1,21 +1,19 @@
 //! The formulas against exact sums over all outcomes, and against numbers from outside the code.
 
-use std::collections::BTreeMap;
-
 use super::{at, plan};
 use crate::analysis::evidence::{
-    CAP, HARM_GRID, Limit, SAFE_GRID, bet_on_harm, bet_on_safety, dispersion, learn_dispersion, log_e,
-    spread, wealth,
+    CAP, HARM_GRID, Harm, Limit, SAFE_GRID, Said, bet_on_harm, bet_on_safety, dispersion, learn_dispersion,
+    log_e, spread, take, wealth,
 };
-use crate::analysis::{Interval, Plan, Tolerance, explain, explanation_text, ratio_interval};
-use crate::api::evidence::{AnalysisState, Counts, Dispersion, GuardState, Look};
+use crate::analysis::{Interval, Plan, Tolerance, Tolerated, explain, explanation_text, ratio_interval};
+use crate::api::evidence::{AnalysisState, Counts, Dispersion, GuardState, Look, Stream};
 
 fn counts(canary_bad: f64, canary_total: f64, stable_bad: f64, stable_total: f64) -> Counts {
     Counts { canary_bad, canary_total, stable_bad, stable_total }
 }
 
-fn look(counts: Counts) -> Look {
-    Look { second: 0.0, counts, dispersion: 1.0, spread: 1.0 }
+fn said(counts: &Counts, limit: Limit) -> Said<'_> {
+    Said { counts, dispersion: 1.0, limit, harm: Harm::Above }
 }
 
 fn poisson(mean: f64, most: u32) -> Vec<f64> {
@@ -110,8 +108,8 @@ fn the_mixture_with_restarts_is_fair_over_several_looks() {
         for (bets, probability) in &paths {
             for (c, p) in (0_u32..).zip(&canary) {
                 for (s, q) in (0_u32..).zip(&stable) {
-                    let look = look(counts(f64::from(c), n, f64::from(s), m));
-                    next.push((bet_on_harm(bets, number, 12, limit, &look), probability * p * q));
+                    let counts = counts(f64::from(c), n, f64::from(s), m);
+                    next.push((bet_on_harm(bets, number, 12, &said(&counts, limit)), probability * p * q));
                 }
             }
         }
@@ -122,7 +120,7 @@ fn the_mixture_with_restarts_is_fair_over_several_looks() {
     assert!(mean > 0.85, "only the cap takes away: {mean}");
     // Without cap and dispersion the six safe products are fair as well.
     let safe = expectation(&canary, &stable, |c, s| {
-        wealth(&bet_on_safety(&[1.0; 6], limit, &look(counts(c, n, s, m)))) / 6.0
+        wealth(&bet_on_safety(&[1.0; 6], &said(&counts(c, n, s, m), limit))) / 6.0
     });
     assert!((safe - 1.0).abs() < 1e-4, "{safe}");
 }
@@ -177,9 +175,9 @@ fn the_unit_of_exposure_does_not_matter() {
         let mut bets = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let mut safe = [1.0; 6];
         for (number, (c, n, s, m)) in (1..).zip(looks) {
-            let look = look(counts(c, n / unit, s, m / unit));
-            bets = bet_on_harm(&bets, number, 12, limit, &look);
-            safe = bet_on_safety(&safe, limit, &look);
+            let counts = counts(c, n / unit, s, m / unit);
+            bets = bet_on_harm(&bets, number, 12, &said(&counts, limit));
+            safe = bet_on_safety(&safe, &said(&counts, limit));
         }
         (wealth(&bets), wealth(&safe))
     };
@@ -193,11 +191,11 @@ fn the_unit_of_exposure_does_not_matter() {
 #[test]
 fn no_single_look_decides_and_stakes_run_out() {
     assert!((CAP.powi(3) - 200.0).abs() < 1e-9);
-    let disaster = look(counts(1000.0, 1000.0, 0.0, 19_000.0));
+    let disaster = counts(1000.0, 1000.0, 0.0, 19_000.0);
     let mut bets = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     let mut needed = 0;
     for number in 1..=20 {
-        bets = bet_on_harm(&bets, number, 12, Limit::STRICT, &disaster);
+        bets = bet_on_harm(&bets, number, 12, &said(&disaster, Limit::STRICT));
         if wealth(&bets) < 100.0 {
             needed = number + 1;
         }
@@ -208,7 +206,7 @@ fn no_single_look_decides_and_stakes_run_out() {
     assert_eq!(needed, 3, "three looks and no fewer");
     assert!(wealth(&bets).is_finite());
     for number in 21..2000 {
-        bets = bet_on_harm(&bets, number, 12, Limit::STRICT, &disaster);
+        bets = bet_on_harm(&bets, number, 12, &said(&disaster, Limit::STRICT));
     }
     assert!(wealth(&bets).is_finite(), "it stops growing before it overflows");
 }
@@ -218,13 +216,14 @@ fn dispersion_is_pearsons_estimate_shrunk_to_one() {
     let mut past = Dispersion::default();
     assert!((dispersion(&past, 4) - 1.0).abs() < 1e-12, "nothing learnt yet");
     // Expected 5 each: deviations 5, 5, 0, 0, so (25 + 25)/5 = 10 with 3 degrees; (10 + 15)/(3 + 15) = 1.3889.
-    learn_dispersion(&mut past, &[[10.0, 100.0], [0.0, 100.0], [5.0, 100.0], [5.0, 100.0]]);
+    let learn = |past: &mut Dispersion, pods: &[[f64; 2]]| learn_dispersion(past, pods.iter().copied());
+    learn(&mut past, &[[10.0, 100.0], [0.0, 100.0], [5.0, 100.0], [5.0, 100.0]]);
     assert!((past.squares - 10.0).abs() < 1e-12 && (past.freedom - 3.0).abs() < 1e-12);
     assert!((dispersion(&past, 4) - 1.389).abs() < 1e-12, "rounded up to thousandths");
     // Traffic of 300 and 100 with 3 and 1 bad is no scatter at all, and one pod alone has none.
-    learn_dispersion(&mut past, &[[3.0, 300.0], [1.0, 100.0]]);
-    learn_dispersion(&mut past, &[[3.0, 300.0]]);
-    learn_dispersion(&mut past, &[[0.0, 300.0], [0.0, 10.0]]);
+    learn(&mut past, &[[3.0, 300.0], [1.0, 100.0]]);
+    learn(&mut past, &[[3.0, 300.0]]);
+    learn(&mut past, &[[0.0, 300.0], [0.0, 10.0]]);
     assert!((past.squares - 10.0).abs() < 1e-12 && (past.freedom - 4.0).abs() < 1e-12);
     let calm = Dispersion { squares: 1.0, freedom: 100.0 };
     assert!((dispersion(&calm, 4) - 1.0).abs() < 1e-12, "never below 1");
@@ -232,30 +231,27 @@ fn dispersion_is_pearsons_estimate_shrunk_to_one() {
 
 #[test]
 fn unequal_pods_widen_the_limits() {
-    let pods = |bad: &[f64]| -> BTreeMap<String, [f64; 2]> {
-        bad.iter().enumerate().map(|(index, bad)| (format!("{index}"), [*bad, 10_000.0])).collect()
+    let spread = |bad: &[f64], dispersion, canary_pods| {
+        spread(bad.iter().map(|bad| [*bad, 10_000.0]), dispersion, canary_pods)
     };
-    assert!(
-        (spread(&pods(&[100.0, 110.0, 95.0, 105.0]), 1.0, 2) - 1.0).abs() < 1e-12,
-        "what chance would do"
-    );
+    assert!((spread(&[100.0, 110.0, 95.0, 105.0], 1.0, 2) - 1.0).abs() < 1e-12, "what chance would do");
     // Expected 100 each; Q = (50² + 50²)/100 = 50, 3 degrees (95 % point 7.815);
     // τ² = (50 − 3)/(400 − 4·100²/400) = 47/300; exp(4.541·√(47/300)·√(1/2 + 1/4)) = exp(1.5566) = 4.7427.
-    let factor = spread(&pods(&[150.0, 50.0, 100.0, 100.0]), 1.0, 2);
+    let factor = spread(&[150.0, 50.0, 100.0, 100.0], 1.0, 2);
     assert!((factor - 4.743).abs() < 0.002, "{factor}");
     // Divided by φ = 8 it is within chance: 50/8 < 7.815.
-    assert!((spread(&pods(&[150.0, 50.0, 100.0, 100.0]), 8.0, 2) - 1.0).abs() < 1e-12);
-    assert!((spread(&pods(&[150.0]), 1.0, 2) - 1.0).abs() < 1e-12);
-    assert!((spread(&BTreeMap::new(), 1.0, 2) - 1.0).abs() < 1e-12);
+    assert!((spread(&[150.0, 50.0, 100.0, 100.0], 8.0, 2) - 1.0).abs() < 1e-12);
+    assert!((spread(&[150.0], 1.0, 2) - 1.0).abs() < 1e-12);
+    assert!((spread(&[], 1.0, 2) - 1.0).abs() < 1e-12);
     // From tables of χ² and t: 30 degrees have 43.773 and 2.457. 31 pods with Q just below and just above 43.773.
     let mut many = vec![100.0; 31];
     many[0] = 100.0 + 46.0;
     many[1] = 100.0 - 46.0;
-    assert!((spread(&pods(&many), 1.0, 1) - 1.0).abs() < 1e-12, "Q = 42.32");
+    assert!((spread(&many, 1.0, 1) - 1.0).abs() < 1e-12, "Q = 42.32");
     many[0] = 100.0 + 47.5;
     many[1] = 100.0 - 47.5;
     // Q = 45.125; τ² = (45.125 − 30)/(3100 − 100) = 0.0050417; exp(2.457·0.071005·√(1 + 1/31)) = 1.1939.
-    let factor = spread(&pods(&many), 1.0, 1);
+    let factor = spread(&many, 1.0, 1);
     assert!((factor - 1.194).abs() < 0.002, "{factor}");
 }
 
@@ -274,17 +270,13 @@ fn worked_example() -> (AnalysisState, Plan) {
         (7.0, 250.0, 9.0, 4763.0),
     ];
     for (number, (c, n, s, m)) in (0_u32..).zip(looks) {
-        let look = Look { second: 5.0 * f64::from(number), ..look(counts(c, n, s, m)) };
-        crate::analysis::evidence::take(
-            &mut guard,
-            plan.guards[0].tolerance.limit(),
-            plan.planned_looks,
-            &look,
-        );
-        guard.totals.canary_bad += c;
-        guard.totals.canary_total += n;
-        guard.totals.stable_bad += s;
-        guard.totals.stable_total += m;
+        let look = Look::of(5.0 * f64::from(number), counts(c, n, s, m));
+        take(&mut guard, &plan.guards[0].rule, plan.planned_looks, &look);
+        let totals = &mut guard.streams[0].totals;
+        totals.canary_bad += c;
+        totals.canary_total += n;
+        totals.stable_bad += s;
+        totals.stable_total += m;
         guard.recent.push(look);
     }
     (
@@ -297,10 +289,11 @@ fn worked_example() -> (AnalysisState, Plan) {
 fn the_worked_example_of_an_explanation() {
     let (state, plan) = worked_example();
     let explanation = explain(&state.guards[0], &plan.guards[0], &plan);
-    assert_eq!(explanation.counts, counts(20.0, 1744.0, 30.0, 33_338.0));
-    assert!((explanation.ratio.unwrap() - 12.744).abs() < 0.001);
-    assert!((explanation.tolerated_rate.unwrap() - 0.002_08).abs() < 0.000_01);
-    let Interval { low, high } = explanation.interval;
+    let compared = &explanation.compared[0];
+    assert_eq!(compared.counts, counts(20.0, 1744.0, 30.0, 33_338.0));
+    assert!((compared.ratio.unwrap() - 12.744).abs() < 0.001);
+    assert!((compared.tolerated_rate.unwrap() - 0.002_08).abs() < 0.000_01);
+    let Interval { low, high } = compared.interval;
     assert!((3.8..=4.0).contains(&low), "{low}");
     assert!((37.0..=39.0).contains(&high.unwrap()), "{high:?}");
     assert!((explanation.strict - 167.665_840_695_740_4).abs() < 1e-6, "{}", explanation.strict);
@@ -323,35 +316,36 @@ fn the_tolerance_that_would_have_done_is_the_least_one() {
     assert_eq!(found.to_string(), "3.1x + 0.1%");
     let margin = |factor: f64| {
         let mut guard = GuardState::default();
-        let tolerance = Tolerance { factor, points: 0.001 };
+        let tolerated = Tolerated::Share(Tolerance { factor, points: 0.001 });
+        let rule = plan.guards[0].with(tolerated).rule;
         let mut failed = false;
-        for look in &state.guards[0].recent {
-            crate::analysis::evidence::take(&mut guard, tolerance.limit(), plan.planned_looks, look);
+        for look in state.guards[0].recent.iter() {
+            take(&mut guard, &rule, plan.planned_looks, look);
             failed |= guard.strict >= 100.0 && guard.margin >= 10.0;
         }
         failed
     };
-    assert!(!margin(found.factor) && margin(found.factor - 0.1));
-    plan.guards[0].tolerance = found;
+    assert!(!margin(3.1) && margin(3.0));
+    plan.guards[0] = plan.guards[0].with(found);
     assert_eq!(
         explain(&state.guards[0], &plan.guards[0], &plan).would_run_with,
         None,
         "it would still be running"
     );
     let mut cut = state.guards[0].clone();
-    cut.recent.remove(0);
-    plan.guards[0].tolerance = Tolerance { factor: 1.2, points: 0.001 };
+    cut.recent = cut.recent[1..].to_vec().into();
+    plan.guards[0] = plan.guards[0].with_written("1.2x + 0.1%").unwrap();
     assert_eq!(explain(&cut, &plan.guards[0], &plan).would_run_with, None, "not all looks are recorded");
 }
 
 #[test]
 fn an_interval_without_evidence_is_open() {
-    let nothing = ratio_interval(&GuardState::default(), 0.01);
+    let nothing = ratio_interval(&GuardState::default(), 0, 0.01);
     assert_eq!(nothing, Interval { low: 0.0, high: None });
     let with = |c, n, s, m| {
         let mut guard = GuardState { looks: 1, ..GuardState::default() };
-        guard.totals = counts(c, n, s, m);
-        ratio_interval(&guard, 0.01)
+        guard.streams.push(Stream { totals: counts(c, n, s, m), ..Stream::default() });
+        ratio_interval(&guard, 0, 0.01)
     };
     let only_canary = with(20.0, 1000.0, 0.0, 1000.0);
     assert!(only_canary.low > 1.0 && only_canary.high.is_none(), "{only_canary:?}");
@@ -371,7 +365,7 @@ fn explanations_read_well_without_data() {
         explanation_text(&explain(&GuardState::default(), &plan.guards[0], &plan), "Still collecting.");
     assert_eq!(
         text,
-        "Still collecting. Guard errors: canary no events against stable no events.\nEvidence that it is worse: 1 \
+        "Still collecting. Guard errors: no events yet.\nEvidence that it is worse: 1 \
          (needs 100). Evidence that it is beyond the tolerance 1.2x + 0.1%: 1 (needs 10). 0 looks; no look may count \
          more than 5.85x.\nEvidence that it is safe at this step: 1 (needs 20)."
     );

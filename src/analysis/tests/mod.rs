@@ -4,14 +4,14 @@
 mod exact;
 mod folding;
 mod formulas;
+mod kinds;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
-use super::{CounterPlan, GuardPlan, Matchers, NoData, Plan, PodSample, Reading, Sample, Side, Source};
-use crate::api::rollout::Inconclusive;
+use super::{Plan, PodSample, Reading, Sample, Side};
 
 /// Seconds after an arbitrary start.
 pub fn at(second: i64) -> Timestamp {
@@ -20,29 +20,21 @@ pub fn at(second: i64) -> Timestamp {
 
 /// A plan with guards of these names and tolerances.
 pub fn plan(guards: &[(&str, &str)]) -> Plan {
-    let counter = |matchers: &str| CounterPlan {
-        metric: "http_requests_total".to_owned(),
-        matchers: matchers.parse::<Matchers>().unwrap(),
+    let metric = "http_requests_total";
+    let ratio = |(name, tolerate): &(&str, &str)| {
+        json!({"name": name, "ratio": {
+            "bad": {"metric": metric, "match": r#"code=~"5..""#}, "total": {"metric": metric}, "tolerate": tolerate,
+        }})
     };
-    Plan {
-        guards: guards
-            .iter()
-            .map(|(name, tolerance)| GuardPlan {
-                name: (*name).to_owned(),
-                bad: counter(r#"code=~"5..""#),
-                total: counter(""),
-                tolerance: tolerance.parse().unwrap(),
-            })
-            .collect(),
-        interval: Duration::from_secs(5),
-        warm_up: Duration::from_mins(1),
-        alpha_inverse: 100.0,
-        needed_margin: 10.0,
-        source: Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }),
-        on_no_data: NoData::default(),
-        on_inconclusive: Inconclusive::Hold,
-        planned_looks: 360,
-    }
+    plan_of(&guards.iter().map(ratio).collect())
+}
+
+/// A plan with these guards, as they are written in a Rollout.
+pub fn plan_of(guards: &Value) -> Plan {
+    let analysis = json!({"metrics": {"pods": {"port": 8080}}, "guards": guards});
+    let plan = Plan::resolve(&serde_json::from_value(analysis).unwrap(), 360).unwrap();
+    // One pod each stands for versions of any size here.
+    Plan { check_split: false, ..plan }
 }
 
 /// Values by series.
@@ -54,7 +46,7 @@ pub fn series(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
 #[expect(clippy::unnecessary_wraps, reason = "samples take an option; most tests give a reading")]
 pub fn reading(bad: f64, total: f64) -> Option<Reading> {
     let bad = if bad < 0.0 { BTreeMap::new() } else { series(&[("500", bad)]) };
-    Some(Reading { bad, total: series(&[("all", total)]) })
+    Some(Reading::Ratio { bad, total: series(&[("all", total)]) })
 }
 
 /// A pod that has been there for a day, with the same reading for each guard.
@@ -74,5 +66,23 @@ pub fn pair(second: i64, canary: Option<Reading>, stable: Option<Reading>) -> Sa
     Sample {
         at: at(second),
         outcome: Ok(vec![pod("c", Side::Canary, &[canary]), pod("s", Side::Stable, &[stable])]),
+    }
+}
+
+/// xorshift64* (Vigna 2016).
+pub struct Random(pub u64);
+
+impl Random {
+    /// Evenly in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Normal by the sum of twelve.
+    pub fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 }

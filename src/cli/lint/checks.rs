@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::document::{Node, Tree};
-use crate::analysis::{Matchers, Tolerance};
+use crate::analysis::{GuardError, GuardPlan, Measured};
 use crate::api::Rollout;
 use crate::decide::{TOLERATED_MISS, canary_pods, share};
 use crate::report::lint::Severity;
@@ -118,7 +118,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     let mut found = Vec::new();
     weights(rollout, replicas, &mut found);
     let analysis = rollout.spec.analysis.clone().unwrap_or_default();
-    if analysis.guards.is_empty() {
+    if analysis.guards.is_empty() && analysis.templates.is_empty() {
         found.push(note(
             "no-guards",
             if rollout.spec.analysis.is_some() { "spec.analysis" } else { "spec" },
@@ -130,31 +130,45 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
         durations(rollout, &mut found);
     }
     for (i, guard) in analysis.guards.iter().enumerate() {
-        let at = format!("spec.analysis.guards[{i}].ratio");
-        if let Err(why) = guard.ratio.tolerate.parse::<Tolerance>() {
-            let message = format!("cannot read the tolerance: {why}");
-            let help = "a factor of at least 1 with x, then optionally + percentage points with %";
-            found.push(error("tolerate", format!("{at}.tolerate"), message, help));
-        }
-        for (part, counter) in [("bad", &guard.ratio.bad), ("total", &guard.ratio.total)] {
-            let Some(text) = &counter.matches else { continue };
-            if let Err(why) = text.parse::<Matchers>() {
-                let help = "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"";
-                found.push(error(
-                    "match",
-                    format!("{at}.{part}.match"),
-                    format!("cannot read the matchers: {why}"),
-                    help,
-                ));
+        let at = format!("spec.analysis.guards[{i}]");
+        match GuardPlan::resolve(guard) {
+            Err(why) => found.push(unusable(&at, &why)),
+            Ok(GuardPlan { measured: Measured::Ratio { bad, total }, .. }) if bad == total => {
+                let part = if guard.ratio.as_ref().is_some_and(|ratio| ratio.good.is_some()) {
+                    "good"
+                } else {
+                    "bad"
+                };
+                let message = format!("{part} and total count the same events: the share is always 100 %");
+                let help = "narrow it with a match, such as code=~\"5..\"";
+                found.push(error("bad-is-total", format!("{at}.ratio.{part}"), message, help));
             }
-        }
-        if guard.ratio.bad == guard.ratio.total {
-            let message = "bad and total count the same events: the share is always 100 %".to_owned();
-            let help = "narrow `bad` with a match, such as code=~\"5..\"";
-            found.push(error("bad-is-total", format!("{at}.bad"), message, help));
+            Ok(_) => {}
         }
     }
     found
+}
+
+/// A guard that cannot be used: which field, what is wrong, and where in its text.
+fn unusable(at: &str, why: &GuardError) -> Found {
+    match why {
+        GuardError::Tolerance { field, source } => {
+            let message = format!("cannot read the tolerance: {}\n{}", source.problem, source.caret());
+            error("tolerate", format!("{at}.{field}"), message, &format!("write it as `{}`", source.example))
+        }
+        GuardError::Matchers { field, source } => error(
+            "match",
+            format!("{at}.{field}"),
+            format!("cannot read the matchers: {source}"),
+            "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"",
+        ),
+        _ => error(
+            "guard",
+            at.to_owned(),
+            why.to_string(),
+            "see `kubectl explain rollout.spec.analysis.guards`",
+        ),
+    }
 }
 
 fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {

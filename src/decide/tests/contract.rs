@@ -262,7 +262,7 @@ fn inconclusive_does_what_the_policy_says() {
     ] {
         let mut world = World::stable(5, judged("onInconclusive", json!(policy)));
         // Without traffic nothing is proven.
-        world.requests.insert("v2".into(), 0.0);
+        world.requests.extend([("v1".into(), 0.0), ("v2".into(), 0.0)]);
         world.set_image("v2");
         world.until(|w| w.reached(0));
         world.advance(590);
@@ -411,4 +411,19 @@ fn evidence_alone_is_written_twice_a_minute_at_most() {
     let written = world.log.len() - writes;
     assert!((10..=20).contains(&written), "{written} writes in ten minutes");
     assert!(looks(&world) >= taken + 100, "the looks go on");
+}
+
+#[test]
+fn requests_that_do_not_reach_the_canary_hold_it_and_say_so() {
+    let mut world = World::stable(5, judged("onInconclusive", json!("promote")));
+    world.requests.insert("v2".into(), 0.0);
+    world.set_image("v2");
+    world.until(|w| w.reached(0));
+    world.advance(1500);
+    assert_eq!((world.release_phase(), world.step()), (ReleasePhase::Progressing, 0));
+    let status = world.release_status();
+    assert_eq!(status.reason.as_deref(), Some("SampleRatioMismatch"));
+    assert!(status.message.as_deref().unwrap().contains("the canary answered 0 of "), "{:?}", status.message);
+    world.requests.clear();
+    world.until(|w| w.release_phase() == ReleasePhase::Promoted);
 }

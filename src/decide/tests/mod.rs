@@ -9,6 +9,7 @@ mod people;
 mod random;
 mod restart;
 mod sight;
+mod templates;
 mod world;
 
 use serde_json::{Value, json};

@@ -49,7 +49,7 @@ fn spec() -> Value {
 fn evidence(strict: f64, margin: f64, safe: f64, bad: f64, total: f64) -> Value {
     json!({"looks": 7, "lastLookAt": at("10:04:35"), "guards": [{
         "name": "errors", "looks": 7, "strict": strict, "margin": margin, "safe": safe,
-        "totals": {"canaryBad": bad, "canaryTotal": total, "stableBad": 30.0, "stableTotal": 33_338.0}}]})
+        "streams": [{"totals": {"canaryBad": bad, "canaryTotal": total, "stableBad": 30.0, "stableTotal": 33_338.0}}]}]})
 }
 
 fn release(spec: &Value, status: &Value) -> Release {

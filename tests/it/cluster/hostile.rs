@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use belay::act::{ActError, Fence, Hold};
+use belay::api::evidence::{Counts, Look, Looks};
 use belay::decide::{Effect, Identity};
 use futures::StreamExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -136,11 +137,12 @@ async fn a_status_as_large_as_it_can_be_is_written_again_and_again() {
                     (pod.clone(), json!({"bad": series("b"), "total": series("t")}))
                 })
                 .collect();
-            let recent: Vec<Value> = (0..360)
-                .map(|l| {
-                    json!([l as f64 * 5.0 + 0.123, number(l), number(l), number(l), number(l), 1.234, 1.567])
-                })
-                .collect();
+            let counts = |l: usize| {
+                let n = 123_456_789.125 + l as f64;
+                Counts { canary_bad: n, canary_total: n, stable_bad: n, stable_total: n }
+            };
+            let recent: Vec<Look> = (0..360).map(|l| Look::of(l as f64 * 5.0 + 0.123, counts(l))).collect();
+            let recent = serde_json::to_value(Looks::from(recent)).unwrap();
             json!({"name": format!("g{g}"), "looks": 360, "counters": counters, "recent": recent})
         })
         .collect();
@@ -164,7 +166,9 @@ async fn a_status_as_large_as_it_can_be_is_written_again_and_again() {
     let answer = scene.command(&name, json!({"verb": "pause"})).await;
     assert_eq!(answer["accepted"], true, "{answer}");
     let paused = scene.release(&name).await;
-    assert_eq!(paused["status"]["analysis"]["guards"][9]["recent"].as_array().unwrap().len(), 360);
+    let recent: Looks =
+        serde_json::from_value(paused["status"]["analysis"]["guards"][9]["recent"].clone()).unwrap();
+    assert_eq!(recent.len(), 360);
     let answer = scene.command(&name, json!({"verb": "abort", "reason": "enough"})).await;
     assert_eq!(answer["accepted"], true, "{answer}");
     let release = scene.release_is(&name, "RolledBack").await;

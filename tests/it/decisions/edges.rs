@@ -1,8 +1,6 @@
 //! The rows on data that is missing or broken (A13), and on units (A14).
 
-use belay::api::rollout::Confidence;
-
-use super::engine::{Counts, Engine, Heard, Pods, STANDARD, logs_of};
+use super::engine::{Confidence, Counts, Engine, Heard, Pods, STANDARD, logs_of};
 use super::errors::Scale;
 use super::row::{Row, Tries, count};
 use super::stream::{Scenario, repeat};

@@ -1,12 +1,15 @@
 //! The one way to the engine: what the simulations need of `belay::analysis`, and nothing else.
 
-use belay::analysis::evidence::{HARM_GRID, Limit, SAFE_GRID, log_e, take};
+use std::collections::BTreeMap;
+
+use belay::analysis::evidence::{HARM_GRID, SAFE_GRID, log_e, take};
 use belay::analysis::{
-    NEEDED_SAFE, Plan, PodSample, Reading, Sample, Side, Tolerance, Verdict, fold, needs, verdict,
+    Bounds, Buckets, NEEDED_SAFE, Plan, PodSample, Reading, Rule, Sample, Side, Verdict, fold, needs, verdict,
 };
-use belay::api::evidence::{AnalysisState, GuardState, Look};
-use belay::api::rollout::Confidence;
+pub use belay::api::analysis::Confidence;
+use belay::api::evidence::{AnalysisState, GuardState, Look, Stream};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 pub use belay::api::evidence::Counts;
 
@@ -17,7 +20,7 @@ pub const STANDARD: &str = "1.2x + 0.1%";
 #[derive(Clone)]
 pub struct Engine {
     guard: GuardState,
-    limit: Limit,
+    bounds: Bounds,
     planned: u32,
     needed: (f64, f64),
 }
@@ -25,20 +28,20 @@ pub struct Engine {
 impl Engine {
     /// One guard with this tolerance and confidence, the only one of its release; `planned` looks.
     pub fn new(tolerance: &str, confidence: Confidence, planned: u32) -> Self {
-        let tolerance: Tolerance = tolerance.parse().unwrap();
-        Self { guard: GuardState::default(), limit: tolerance.limit(), planned, needed: needs(confidence, 1) }
+        let bounds = Bounds::tolerate(tolerance.parse().unwrap());
+        Self { guard: GuardState::default(), bounds, planned, needed: needs(confidence, 1) }
     }
 
     /// The same with another unit of requests: one that stands for `unit` requests. What is tolerated on top is per
     /// unit.
     pub fn per(mut self, unit: f64) -> Self {
-        self.limit.points *= unit;
+        self.bounds.margin.points *= unit;
+        self.bounds.safe.points *= unit;
         self
     }
 
     pub fn look(&mut self, counts: &Counts) {
-        let look = Look { second: 0.0, counts: *counts, dispersion: 1.0, spread: 1.0 };
-        take(&mut self.guard, self.limit, self.planned, &look);
+        take(&mut self.guard, &Rule::Events(self.bounds), self.planned, &Look::of(0.0, *counts));
     }
 
     /// Whether both keys turn now.
@@ -58,21 +61,24 @@ impl Engine {
 
     /// The proof of safety begins anew, as at each step.
     pub fn start_step(&mut self) {
-        self.guard.safe_bets = [1.0; 6];
+        for stream in &mut self.guard.streams {
+            stream.safe_bets = Stream::default().safe_bets;
+        }
         self.guard.safe = 1.0;
     }
 }
 
 /// How long the engine says before a release that the proof of safety will take, in seconds.
 pub fn foretold(rate: f64, canary_per_second: f64, stable_per_second: f64) -> Option<f64> {
-    plan(STANDARD, 12).expected_seconds_to_proof(rate, canary_per_second, stable_per_second)
+    let plan = errors(STANDARD, 12);
+    plan.guards[0].expected_seconds_to_proof(rate, canary_per_second, stable_per_second)
 }
 
 /// The logarithms of all e-values of a look: for the strict, the margin and the safe limit, each with its grid.
 pub fn logs_of(counts: &Counts) -> Vec<f64> {
-    let margin = STANDARD.parse::<Tolerance>().unwrap().limit();
-    let harm = HARM_GRID.map(|kappa| [log_e(kappa, Limit::STRICT, counts), log_e(kappa, margin, counts)]);
-    let safe = SAFE_GRID.map(|kappa| log_e(kappa, margin.safe(), counts));
+    let bounds = Bounds::tolerate(STANDARD.parse().unwrap());
+    let harm = HARM_GRID.map(|kappa| [bounds.strict, bounds.margin].map(|limit| log_e(kappa, limit, counts)));
+    let safe = SAFE_GRID.map(|kappa| log_e(kappa, bounds.safe, counts));
     harm.concat().into_iter().chain(safe).collect()
 }
 
@@ -83,6 +89,8 @@ pub enum Heard {
     NoData(String),
     Proven,
     Rollback,
+    /// The requests are not shared as the pods are.
+    Skewed,
 }
 
 /// The production path from the counters of pods to a verdict. Pods are long warm, and a sample comes every 5 s.
@@ -94,15 +102,24 @@ pub struct Pods {
 
 impl Pods {
     pub fn new(planned: u32) -> Self {
-        Self { plan: plan(STANDARD, planned), state: AnalysisState::default(), samples: 0 }
+        Self { plan: errors(STANDARD, planned), state: AnalysisState::default(), samples: 0 }
     }
 
     /// The next sample: bad and all events so far of each pod; nothing where a pod has no such series.
     pub fn look(&mut self, canary: &[[Option<f64>; 2]], stable: &[[Option<f64>; 2]]) {
         let of = |side: Side, values: &[[Option<f64>; 2]]| -> Vec<PodSample> {
-            (0..).zip(values).map(|(number, values)| pod(side, number, *values)).collect()
+            (0..)
+                .zip(values)
+                .map(|(number, [bad, all])| {
+                    let reading = Reading::Ratio { bad: series("bad", *bad), total: series("all", *all) };
+                    pod(side, number, reading)
+                })
+                .collect()
         };
-        let pods = [of(Side::Canary, canary), of(Side::Stable, stable)].concat();
+        self.sample([of(Side::Canary, canary), of(Side::Stable, stable)].concat());
+    }
+
+    fn sample(&mut self, pods: Vec<PodSample>) {
         let sample = Sample { at: at(5 * self.samples), outcome: Ok(pods) };
         self.samples += 1;
         self.state = fold(&self.state, &self.plan, &sample);
@@ -112,6 +129,7 @@ impl Pods {
         match verdict(&self.state, &self.plan) {
             Verdict::Collecting { .. } => Heard::Collecting,
             Verdict::NoData { reason, .. } => Heard::NoData(reason),
+            Verdict::Skewed { .. } => Heard::Skewed,
             Verdict::Proven => Heard::Proven,
             Verdict::Rollback(_) => Heard::Rollback,
         }
@@ -119,7 +137,7 @@ impl Pods {
 
     /// What has been counted so far.
     pub fn totals(&self) -> Counts {
-        self.state.guards[0].totals
+        self.state.guards[0].streams.first().map(|stream| stream.totals).unwrap_or_default()
     }
 
     /// Evidence of the strict key.
@@ -133,45 +151,68 @@ impl Pods {
     }
 }
 
+/// The evidence of a guard on latency, `1.2x`, one pod of each version.
+pub struct Latency(Pods);
+
+impl Latency {
+    pub fn new(planned: u32) -> Self {
+        let guard = json!({"name": "latency", "histogram": {"metric": "took_seconds", "tolerate": "1.2x"}});
+        Self(Pods { plan: plan(&guard, planned), state: AnalysisState::default(), samples: 0 })
+    }
+
+    /// The next sample of cumulative native histograms, each pair an upper edge in seconds and the requests up to it so
+    /// far: whether the guard fails.
+    pub fn look(&mut self, canary: &[(f64, f64)], stable: &[(f64, f64)]) -> bool {
+        let pods = [(Side::Canary, canary), (Side::Stable, stable)].map(|(side, cumulative)| {
+            // As a server tells it: buckets without requests are left out.
+            let each = cumulative
+                .windows(2)
+                .filter(|pair| pair[1].1 > pair[0].1)
+                .map(|pair| (pair[0].0, pair[1].0, pair[1].1 - pair[0].1));
+            let all = cumulative.last().map_or(0.0, |(_, up_to)| *up_to);
+            let buckets = Buckets::native(all, each.collect());
+            pod(side, 0, Reading::Histogram([("took_seconds".to_owned(), buckets)].into()))
+        });
+        self.0.sample(pods.to_vec());
+        match self.0.heard() {
+            Heard::Rollback => true,
+            Heard::Collecting | Heard::Proven => false,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn plan(tolerance: &str, planned: u32) -> Plan {
-    let analysis = serde_json::json!({
-        "metrics": {"pods": {"port": 8080}},
-        "guards": [{"name": "errors", "ratio": {
-            "bad": {"metric": "requests", "match": r#"code=~"5..""#},
-            "total": {"metric": "requests"},
-            "tolerate": tolerance,
-        }}],
-    });
-    Plan::resolve(&serde_json::from_value(analysis).unwrap(), planned).unwrap()
+fn errors(tolerance: &str, planned: u32) -> Plan {
+    let guard = json!({"name": "errors", "ratio": {
+        "bad": {"metric": "requests", "match": r#"code=~"5..""#},
+        "total": {"metric": "requests"},
+        "tolerate": tolerance,
+    }});
+    plan(&guard, planned)
 }
 
-fn pod(side: Side, number: u32, [bad, all]: [Option<f64>; 2]) -> PodSample {
-    let series =
-        |name: &str, value: Option<f64>| value.map(|value| (name.to_owned(), value)).into_iter().collect();
+fn plan(guard: &Value, planned: u32) -> Plan {
+    let analysis = json!({"metrics": {"pods": {"port": 8080}}, "guards": [guard]});
+    let plan = Plan::resolve(&serde_json::from_value(analysis).unwrap(), planned).unwrap();
+    // The pods stand for versions of any size here.
+    Plan { check_split: false, ..plan }
+}
+
+fn series(name: &str, value: Option<f64>) -> BTreeMap<String, f64> {
+    value.map(|value| (name.to_owned(), value)).into_iter().collect()
+}
+
+fn pod(side: Side, number: u32, reading: Reading) -> PodSample {
     PodSample {
         uid: format!("{side}-{number}"),
         name: format!("{side}-{number}"),
         side,
         started_at: at(-86_400),
-        guards: vec![Some(Reading { bad: series("bad", bad), total: series("all", all) })],
+        guards: vec![Some(reading)],
         problem: None,
     }
-}
-
-/// The evidence of a guard on latency; there is none yet.
-#[derive(Default)]
-pub struct Latency;
-
-/// One look at cumulative histograms, each pair an upper edge in seconds and the requests up to it so far: whether
-/// the guard fails. Nothing as long as the engine judges no histograms; the rows that need it are pending then.
-pub fn latency_look(
-    _guard: &mut Latency,
-    _canary_cumulative: &[(f64, f64)],
-    _stable_cumulative: &[(f64, f64)],
-) -> Option<bool> {
-    None
 }

@@ -1,8 +1,6 @@
 //! The rows on error rates: A3 to A7 and A11, and what other tools do on the same streams.
 
-use belay::api::rollout::Confidence;
-
-use super::engine::{Counts, Engine, STANDARD, foretold};
+use super::engine::{Confidence, Counts, Engine, STANDARD, foretold};
 use super::peers::{argo, flagger, kayenta};
 use super::row::{Row, count, median};
 use super::stream::{Scenario, Truth, repeat};
@@ -258,7 +256,7 @@ pub fn a11(scale: Scale) -> Vec<Row> {
         let told = foretold(rate, 50.0, 950.0).unwrap();
         rows.push(Row::peer(
             &format!("belay.foretold.{name}"),
-            "the same, foretold before the release (s)".to_owned(),
+            format!("healthy at {name}: time to the proof as foretold (s)"),
             Some(told),
         ));
     }

@@ -1,9 +1,6 @@
 //! Whole rollouts: A12.
 
-use belay::api::rollout::Confidence;
-
-use super::engine::Counts;
-use super::engine::{Engine, STANDARD};
+use super::engine::{Confidence, Counts, Engine, STANDARD};
 use super::errors::Scale;
 use super::random::{Random, Table};
 use super::row::{Row, count};

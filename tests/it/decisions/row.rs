@@ -47,20 +47,18 @@ pub struct Row {
     pub id: String,
     /// What it is, with its unit.
     pub what: String,
-    /// Nothing when it is not measured, or when there is no median because more than half never came to it.
+    /// Nothing when there is no median because more than half never came to it.
     pub value: Option<f64>,
     /// The limit of the table; nothing for what is only compared.
     pub bound: Option<f64>,
     /// Whether the bound is the least that must be reached.
     pub at_least: bool,
     pub tries: Option<Tries>,
-    /// Whether the engine cannot do it yet.
-    pub pending: bool,
 }
 
 impl Row {
     fn new(id: &str, what: String, value: Option<f64>, bound: Option<f64>) -> Self {
-        Self { id: id.to_owned(), what, value, bound, at_least: false, tries: None, pending: false }
+        Self { id: id.to_owned(), what, value, bound, at_least: false, tries: None }
     }
 
     /// At most `percent` of the runs may do what they should not.
@@ -104,23 +102,15 @@ impl Row {
         Self::new(id, what, value, None)
     }
 
-    /// What the engine cannot do yet.
-    pub fn pending(id: &str, what: &str, bound: f64) -> Self {
-        Self { pending: true, ..Self::new(id, what.to_owned(), None, Some(bound)) }
-    }
-
-    /// Whether the figure is within its bound; nothing when it is pending.
-    pub fn holds(&self) -> Option<bool> {
-        if self.pending {
-            return None;
-        }
-        let Some(bound) = self.bound else { return Some(true) };
-        Some(self.value.is_some_and(|value| if self.at_least { value >= bound } else { value <= bound }))
+    /// Whether the figure is within its bound.
+    pub fn holds(&self) -> bool {
+        let Some(bound) = self.bound else { return true };
+        self.value.is_some_and(|value| if self.at_least { value >= bound } else { value <= bound })
     }
 
     /// Whether the bound may be kept, seen that runs are few: the figure holds, or chance explains why it does not.
     pub fn may_hold(&self) -> bool {
-        self.holds() != Some(false) || self.tries.is_some_and(|tries| tries.plausible())
+        self.holds() || self.tries.is_some_and(|tries| tries.plausible())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Hostile objects of every kind that is watched: taken in, observed, decided on and lowered to requests.
 
+use belay::api::evidence::{Counts, Look, Looks};
 use belay::decide::{Brake, decide};
 use belay::observe::{Cache, Kind};
 use jiff::Timestamp;
@@ -7,6 +8,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Change, any_changes, any_json, changed};
+
+/// Two recorded looks, packed as they are in a status.
+fn looks() -> Value {
+    let counts = |stable_bad| Counts { canary_bad: 0.0, canary_total: 10.0, stable_bad, stable_total: 20.0 };
+    let looks = vec![Look::of(1.0, counts(0.0)), Look { dispersion: 1.5, ..Look::of(2.0, counts(1.0)) }];
+    serde_json::to_value(Looks::from(looks)).unwrap()
+}
 
 fn meta(name: &str, uid: &str) -> Value {
     json!({
@@ -98,9 +106,12 @@ fn scene() -> Vec<(Kind, Value)> {
                         "looks": 3, "firstLookAt": "2026-01-01T00:00:06.000000Z", "lastLookAt": "2026-01-01T00:00:08.000000Z",
                         "guards": [{
                             "name": "errors", "looks": 3, "strict": 1.0, "margin": 1.0, "safe": 2.0,
-                            "totals": {"canaryBad": 0, "canaryTotal": 30, "stableBad": 1, "stableTotal": 60},
-                            "dispersion": {"squares": 1.0, "freedom": 1.0}, "stablePods": {"s1": [1, 30]},
-                            "counters": {"c1": {"bad": {}, "total": {"AAAAAAAAAAA": 30}}}, "recent": [[1, 0, 10, 0, 20], [2, 0, 10, 1, 20, 1.5]],
+                            "streams": [{
+                                "totals": {"canaryBad": 0, "canaryTotal": 30, "stableBad": 1, "stableTotal": 60},
+                                "dispersion": {"squares": 1.0, "freedom": 1.0},
+                            }],
+                            "stablePods": {"s1": [30, 1]},
+                            "counters": {"c1": {"bad": {}, "total": {"AAAAAAAAAAA": 30}}}, "recent": looks(),
                         }],
                     },
                     "timeline": [{"at": "2026-01-01T00:00:04.000000Z", "reason": "ReleaseStarted", "step": 1, "message": "starts"}],

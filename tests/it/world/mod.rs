@@ -233,7 +233,10 @@ impl World {
                 let born = self.node.lives.get(&target.name).map_or(self.server.now, |l| l.born);
                 let total = ((self.server.now - born) as f64 / 1000.0 * RATE).floor();
                 let bad = (total * self.truth.bad.get(image).copied().unwrap_or(0.001)).floor();
-                Reading { bad: [("bad".to_owned(), bad)].into(), total: [("all".to_owned(), total)].into() }
+                Reading::Ratio {
+                    bad: [("bad".to_owned(), bad)].into(),
+                    total: [("all".to_owned(), total)].into(),
+                }
             });
             let problem = reading.is_none().then(|| "connection refused".to_owned());
             PodSample {

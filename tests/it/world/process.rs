@@ -7,7 +7,7 @@ use belay::act::{self, ActError};
 use belay::api::{BrakeForm, OPERATOR_USER};
 use belay::clock::Moment;
 use belay::decide::{Brake, Effect};
-use belay::observe::{Key, News};
+use belay::observe::{Key, Kind, News};
 use belay::operator::candidate::{Answer, Candidate, Step, Ticket};
 use belay::operator::{Core, Ended, Look, Pass, Report, judge};
 use jiff::Timestamp;
@@ -132,6 +132,11 @@ impl Process {
             }
             process.core.take_news(News::Finish(kind), now);
             process.seen.insert(sort, until);
+        }
+        // No Rollout of this world names a template.
+        for kind in [Kind::Templates, Kind::ClusterTemplates] {
+            process.core.take_news(News::Begin(kind), now);
+            process.core.take_news(News::Finish(kind), now);
         }
         process.core.set_brake(brake(server), now);
         process

@@ -173,7 +173,7 @@ fn a_guard_that_fails_undoes_it() {
 #[test]
 fn with_guards_it_is_held_until_proof() {
     let mut world = unbraked(8, guarded());
-    world.requests.insert("v2".into(), 0.0);
+    world.requests.extend([("v1".into(), 0.0), ("v2".into(), 0.0)]);
     world.set_image("v2");
     world.advance(300);
     assert!(world.reached(0));
@@ -322,7 +322,9 @@ fn under_a_paused_rollout_it_is_paused_where_it_stands() {
 #[test]
 fn a_plan_that_cannot_be_used_holds_it() {
     let mut world = unbraked(8, guarded());
-    world.edit_rollout(|s| s.analysis.as_mut().unwrap().guards[0].ratio.tolerate = "much".into());
+    world.edit_rollout(|s| {
+        s.analysis.as_mut().unwrap().guards[0].ratio.as_mut().unwrap().tolerate = Some("much".into());
+    });
     world.set_image("v2");
     world.advance(100);
     assert_eq!(world.phase(), RolloutPhase::Held);
