@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::simulated::Random;
-use super::{at, plan_of, pod, reading, series};
+use super::{Random, at, plan_of, pod, reading, series};
 use crate::analysis::{
     Buckets, Plan, PodSample, Reading, Sample, Side, Verdict, explain, explanation_text, fold, start_step,
     verdict, whole_buckets,
