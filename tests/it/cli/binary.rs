@@ -35,6 +35,7 @@ const COMMANDS: &[&str] = &[
     "list",
     "history",
     "explain",
+    "replay",
     "promote",
     "pause",
     "resume",
