@@ -352,11 +352,11 @@ pub struct Replay {
     /// input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "file", "guard", "interval"])]
     pub looks: Option<PathBuf>,
-    /// Looks over which the stakes are spread, at least 12; default: those of the longest stream
-    #[arg(long, value_name = "N", requires = "looks", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// With --looks: looks over which the stakes are spread, at least 12; default: those of the longest stream
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub planned_looks: Option<u32>,
-    /// Judge by the counts alone, without the columns dispersion and spread
-    #[arg(long, requires = "looks")]
+    /// With --looks: judge by the counts alone, without the columns dispersion and spread
+    #[arg(long)]
     pub raw: bool,
 }
 

@@ -364,8 +364,12 @@ impl Report for ReplayReport {
         let mut text = String::new();
         let title = paint(scene, Tone::Strong, &self.name);
         let _ = writeln!(text, "{title}  ({}/{})\n", self.namespace, self.workload);
-        let message = self.really.message.as_ref().map(|words| format!(" ({words})")).unwrap_or_default();
-        text.push_str(&wrap(scene, 0, &format!("Really: {}{message}", self.really.words)));
+        let message = self.really.message.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+        let mut really = self.really.words.trim_end_matches('.').to_owned();
+        if let Some(first) = really.get_mut(0..1) {
+            first.make_ascii_lowercase();
+        }
+        text.push_str(&wrap(scene, 0, &format!("Really: {really}{message}.")));
         let with = self.different.as_ref().map_or_else(
             || "Replayed with its own guards".to_owned(),
             |different| format!("With {different}"),
@@ -389,7 +393,7 @@ impl Report for ReplayReport {
         };
         text.push_str(&wrap(scene, 0, &then));
         for guard in &self.guards {
-            guard_text(&mut text, guard, scene);
+            guard_text(&mut text, guard, self.different.is_some(), scene);
         }
         text
     }
@@ -399,7 +403,8 @@ impl Report for ReplayReport {
     }
 }
 
-fn guard_text(text: &mut String, guard: &GuardReplay, scene: &Scene) {
+/// One guard; beside how it went how it would have gone, when something is different.
+fn guard_text(text: &mut String, guard: &GuardReplay, different: bool, scene: &Scene) {
     let tolerance = if guard.tolerate == guard.replayed_with {
         format!("tolerates {}", guard.tolerate)
     } else {
@@ -419,8 +424,10 @@ fn guard_text(text: &mut String, guard: &GuardReplay, scene: &Scene) {
         None => "not reached".to_owned(),
     };
     let proof = |proof: &Proof| format!("{} of {}", evidence(proof.value), count(proof.needs));
-    let row =
-        |name: String, cell: &dyn Fn(&Course) -> String| vec![name, cell(&guard.really), cell(&guard.then)];
+    let row = |name: String, cell: &dyn Fn(&Course) -> String| {
+        let courses = [Some(&guard.really), different.then_some(&guard.then)];
+        std::iter::once(name).chain(courses.into_iter().flatten().map(cell)).collect::<Vec<_>>()
+    };
     let mut rows = vec![row("rolled back".to_owned(), &rolled_back)];
     let mut steps: Vec<u32> =
         guard.really.steps.iter().chain(&guard.then.steps).map(|step| step.step).collect();
@@ -432,7 +439,8 @@ fn guard_text(text: &mut String, guard: &GuardReplay, scene: &Scene) {
     rows.push(row("worse, at the end".to_owned(), &|course| proof(&course.worse)));
     rows.push(row("beyond tolerance".to_owned(), &|course| proof(&course.beyond_tolerance)));
     rows.push(row("safe".to_owned(), &|course| proof(&course.safe)));
-    text.push_str(&table(scene, 2, &["", "WITH ITS OWN GUARDS", "THEN"], &rows));
+    let head: &[&str] = if different { &["", "AS IT WAS", "WITH THAT"] } else { &["", "AS IT WAS"] };
+    text.push_str(&table(scene, 2, head, &rows));
     if guard.exact {
         text.push_str(&wrap(
             scene,

@@ -21,8 +21,6 @@ const TITLE: f64 = 58.0;
 const PLOT: f64 = 190.0;
 const STRIP: f64 = 34.0;
 const AXIS: f64 = 46.0;
-/// The scale ends here: more evidence says nothing more.
-const MOST_DECADES: f64 = 6.0;
 const INK: &str = "#1f2933";
 const FAINT: &str = "#5f6b7a";
 const WORSE: &str = "#b3261e";
@@ -106,12 +104,11 @@ impl Panel<'_> {
         self.plot_top() + PLOT
     }
 
-    /// Powers of ten on the axis: room for what is needed and for what there was.
+    /// Powers of ten on the axis: what is needed has to be seen well, and evidence far beyond it says nothing more.
     fn decades(&self) -> f64 {
         let e = &self.guard.evidence;
-        let most = self.guard.looks.iter().map(|l| l.strict.max(l.margin).max(l.safe)).fold(1.0, f64::max);
         let needed = e.worse.needs.max(e.beyond_tolerance.needs).max(e.safe.needs);
-        most.max(needed * 1.5).log10().ceil().clamp(1.0, MOST_DECADES)
+        (needed * 1.5).log10().ceil().clamp(2.0, 9.0)
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -146,6 +143,7 @@ fn panel(out: &mut String, panel: &Panel<'_>) {
     for (_, color, value) in CURVES {
         curve(out, panel, color, value);
     }
+    step_labels(out, panel);
     verdict(out, panel);
     strips(out, panel);
     times(out, panel);
@@ -167,15 +165,17 @@ fn legend(out: &mut String, panel: &Panel<'_>) {
     }
 }
 
-/// The steps, as bands with their weights.
-fn bands(out: &mut String, panel: &Panel<'_>) {
-    let steps: Vec<&Start> = panel.starts.iter().collect();
-    for (index, start) in steps.iter().enumerate() {
-        let end = steps.get(index + 1).map_or(panel.last, |next| next.second);
+/// Each step that is seen: its place on the time axis.
+fn steps<'a>(panel: &'a Panel<'_>) -> impl Iterator<Item = (usize, &'a Start, f64, f64)> {
+    panel.starts.iter().enumerate().filter_map(|(index, start)| {
+        let end = panel.starts.get(index + 1).map_or(panel.last, |next| next.second);
         let (from, to) = (panel.x(start.second), panel.x(end));
-        if to - from < 0.05 {
-            continue;
-        }
+        (to - from >= 0.05).then_some((index, start, from, to))
+    })
+}
+
+fn bands(out: &mut String, panel: &Panel<'_>) {
+    for (index, _, from, to) in steps(panel) {
         let fill = if index % 2 == 0 { "#f1f4f8" } else { "#e4eaf1" };
         let _ = writeln!(
             out,
@@ -184,6 +184,12 @@ fn bands(out: &mut String, panel: &Panel<'_>) {
             to - from,
             PLOT + 2.0 * STRIP
         );
+    }
+}
+
+/// The steps' numbers and weights, where there is room.
+fn step_labels(out: &mut String, panel: &Panel<'_>) {
+    for (_, start, from, to) in steps(panel) {
         let weight = start.step.and_then(|step| panel.report.steps.iter().find(|plan| plan.number == step));
         let words = match (start.step, weight) {
             (Some(step), Some(plan)) if to - from > 84.0 => format!("step {step}: {} %", plan.weight),
@@ -191,22 +197,23 @@ fn bands(out: &mut String, panel: &Panel<'_>) {
             (None, _) => "after the steps".to_owned(),
         };
         if to - from > 10.0 + 6.5 * words.chars().count() as f64 {
-            label(
-                out,
-                (from + 6.0, panel.plot_top() + 14.0),
-                &Style { size: 11, ..Style::of(FAINT) },
-                &words,
-            );
+            let style = Style { size: 11, halo: true, ..Style::of(FAINT) };
+            label(out, (from + 6.0, panel.plot_top() + 15.0), &style, &words);
         }
     }
 }
 
 fn grid(out: &mut String, panel: &Panel<'_>) {
+    let most = 10_f64.powf(panel.decades());
     let mut power = 1.0;
-    while power <= 10_f64.powf(panel.decades()) * 1.001 {
+    while power <= most * 1.001 {
         let y = panel.y(power);
         line(out, (LEFT, y), (RIGHT, y), "stroke=\"#ccd4de\" stroke-width=\"1\"");
-        let words = if power > 1.0 { count(power) } else { "1 or less".to_owned() };
+        let words = match power {
+            p if p <= 1.0 => "1 or less".to_owned(),
+            p if p > most * 0.999 => format!("≥ {}", count(p)),
+            p => count(p),
+        };
         let style = Style { size: 11, anchor: "end", ..Style::of(FAINT) };
         label(out, (LEFT - 6.0, y + 4.0), &style, &words);
         power *= 10.0;
@@ -268,8 +275,10 @@ fn verdict(out: &mut String, panel: &Panel<'_>) {
         (x, panel.plot_bottom()),
         &format!("stroke=\"{WORSE}\" stroke-width=\"1.5\""),
     );
-    let style = Style { size: 11, weight: 600, anchor: "end", ..Style::of(WORSE) };
-    label(out, (x - 5.0, panel.plot_top() + 28.0), &style, &format!("both keys at {}", time(look.second)));
+    // Beside the line, on the side that has room.
+    let (anchor, x) = if x > LEFT + 160.0 { ("end", x - 5.0) } else { ("start", x + 5.0) };
+    let style = Style { size: 11, weight: 600, anchor, halo: true, ..Style::of(WORSE) };
+    label(out, (x, panel.plot_top() + 30.0), &style, &format!("both keys at {}", time(look.second)));
 }
 
 /// What happened in each look, as bars below the evidence: canary above stable.
@@ -352,11 +361,13 @@ struct Style<'a> {
     size: u32,
     weight: u32,
     anchor: &'a str,
+    /// A light edge, to be read above lines.
+    halo: bool,
 }
 
 impl<'a> Style<'a> {
     fn of(color: &'a str) -> Self {
-        Self { color, size: 13, weight: 400, anchor: "start" }
+        Self { color, size: 13, weight: 400, anchor: "start", halo: false }
     }
 }
 
@@ -368,6 +379,11 @@ fn label(out: &mut String, (x, y): (f64, f64), style: &Style<'_>, text: &str) {
     }
     if style.anchor != "start" {
         let _ = write!(out, " text-anchor=\"{}\"", style.anchor);
+    }
+    if style.halo {
+        out.push_str(
+            " stroke=\"#f7f9fb\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\"",
+        );
     }
     let _ = writeln!(out, ">{}</text>", escaped(text));
 }

@@ -20,6 +20,12 @@ pub async fn run(session: &Session, args: &Replay) -> Result<Exit, Failure> {
     if let Some(file) = &args.looks {
         return looks::run(session, args, file);
     }
+    // clap does not hold `requires` against what conflicts with the other flags.
+    if args.raw || args.planned_looks.is_some() {
+        return Err(Failure::new(Kind::Usage, "failed to find out what to replay")
+            .because("--raw and --planned-looks go with --looks FILE")
+            .hint("leave them out to replay a release"));
+    }
     let release = if let Some(file) = &args.file {
         written(file)?
     } else {
