@@ -127,11 +127,11 @@ impl Session {
 
 /// Whether the locale has UTF-8: the first of the variables that is set decides, as in the C library.
 fn speaks_utf8() -> bool {
-    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let set = |name: &&str| std::env::var_os(name).filter(|value| !value.is_empty());
     ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
         .find_map(set)
-        .is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"))
+        .is_some_and(|locale| locale.to_string_lossy().to_ascii_lowercase().replace('-', "").contains("utf8"))
 }
 
 /// Writes to standard error; there is nobody to tell when that fails.

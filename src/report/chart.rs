@@ -28,6 +28,9 @@ fn level(value: f64, needs: f64) -> usize {
     (1_u8..7).filter(|band| part * 7.0 >= f64::from(*band)).count()
 }
 
+/// A label, how much there is and is needed, how much there was after a look, and the colour of enough.
+type Row<'a> = (&'a str, &'a Proof, fn(&LookReport) -> f64, Tone);
+
 /// Three rows of evidence and one of steps.
 pub(super) fn chart(guard: &GuardReport, starts: &[Start], scene: &Scene, indent: usize) -> String {
     let (Some(first), Some(last)) = (guard.looks.first(), guard.looks.last()) else { return String::new() };
@@ -36,7 +39,7 @@ pub(super) fn chart(guard: &GuardReport, starts: &[Start], scene: &Scene, indent
     let columns: Vec<&[LookReport]> = guard.looks.chunks(together).collect();
     let marks = if scene.unicode { BLOCKS } else { ASCII };
     let mut text = String::new();
-    let rows: [(&str, &Proof, fn(&LookReport) -> f64, Tone); 3] = [
+    let rows: [Row<'_>; 3] = [
         ("worse", &guard.evidence.worse, |look| look.strict, Tone::Bad),
         ("beyond tolerance", &guard.evidence.beyond_tolerance, |look| look.margin, Tone::Bad),
         ("safe", &guard.evidence.safe, |look| look.safe, Tone::Good),

@@ -56,19 +56,23 @@ pub(super) struct Start {
     pub second: f64,
 }
 
-/// When the steps began, as the timeline tells.
+/// When the steps began, as the timeline tells. The first one begins with the release.
 pub(super) fn starts(timeline: &[Event], first_look_at: Option<Timestamp>) -> Vec<Start> {
     let Some(first) = first_look_at else { return Vec::new() };
     let start = |event: &Event| {
         let step = match event.reason.as_str() {
+            "ReleaseStarted" | "Caught" => Some(1),
             "StepStarted" => event.step,
             "Promoting" | "LetGo" => None,
             _ => return None,
         };
+        // As the times of looks are rounded: one at the moment of a passed step was taken before it.
         let second = (event.at.duration_since(first).as_secs_f64() * 1000.0).round() / 1000.0;
         Some(Start { step, second })
     };
-    timeline.iter().filter_map(start).collect()
+    let mut starts: Vec<Start> = timeline.iter().filter_map(start).collect();
+    starts.dedup_by_key(|start| start.step);
+    starts
 }
 
 /// The times of [`starts`] alone.

@@ -159,11 +159,7 @@ struct Times {
 
 impl Times {
     fn of(report: &ReleaseReport, first_look_at: Timestamp) -> Self {
-        let mut steps = starts(&report.timeline, Some(first_look_at));
-        if !steps.iter().any(|start| start.second <= 0.0) {
-            // A change that was caught past the brake begins without an entry of its own.
-            steps.insert(0, Start { step: Some(1), second: 0.0 });
-        }
+        let steps = starts(&report.timeline, Some(first_look_at));
         let cut = report.timeline.len() >= TIMELINE;
         Self { started_at: report.started_at.unwrap_or(first_look_at), first_look_at, steps, cut }
     }
@@ -272,6 +268,9 @@ fn guard_replay(
     let kept = known.recent.len();
     let gone = known.looks.saturating_sub(u32::try_from(kept).unwrap_or(u32::MAX));
     let same = |last: &Replayed| {
+        // A step that began after the last look left no evidence of safety.
+        let began = times.steps.iter().any(|start| start.second >= last.second);
+        let last = Replayed { safe: if began { 1.0 } else { last.safe }, ..*last };
         [last.strict, last.margin, last.safe].map(f64::to_bits)
             == [known.strict, known.margin, known.safe].map(f64::to_bits)
     };

@@ -10,6 +10,7 @@ use super::looks::{LookReport, Start, starts};
 use super::release::{GuardReport, Proof, ReleaseReport};
 use super::release_text::{headline, image_words};
 use super::text::{count, evidence, seconds};
+use crate::api::evidence::Counts;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 88.0;
@@ -281,18 +282,19 @@ fn verdict(out: &mut String, panel: &Panel<'_>) {
     label(out, (x, panel.plot_top() + 30.0), &style, &format!("both keys at {}", time(look.second)));
 }
 
+/// The bad events and all events of one version.
+type Side = fn(&Counts) -> [f64; 2];
+
 /// What happened in each look, as bars below the evidence: canary above stable.
 fn strips(out: &mut String, panel: &Panel<'_>) {
     let (guard, looks) = (panel.guard, &panel.guard.looks);
     let gauge = guard.mean.is_some();
     let counts = |look: &LookReport| look.counts.get(guard.worst).copied().unwrap_or_default();
-    let sides: [(&str, &str, fn(&crate::api::evidence::Counts) -> [f64; 2]); 2] = [
+    let sides: [(&str, &str, Side); 2] = [
         ("canary", "#3b5b92", |c| [c.canary_bad, c.canary_total]),
         ("stable", "#8a94a3", |c| [c.stable_bad, c.stable_total]),
     ];
-    let most = |side: fn(&crate::api::evidence::Counts) -> [f64; 2]| {
-        looks.iter().map(|look| side(&counts(look))[0]).fold(0.0, f64::max)
-    };
+    let most = |side: Side| looks.iter().map(|look| side(&counts(look))[0]).fold(0.0, f64::max);
     // Means of both versions have one scale; counts of a small canary would not be seen on stable's.
     let common = most(sides[0].2).max(most(sides[1].2));
     let width = ((RIGHT - LEFT) / looks.len() as f64 * 0.7).clamp(1.0, 6.0);

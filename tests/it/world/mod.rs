@@ -14,6 +14,7 @@ mod outcome;
 mod pods;
 mod process;
 mod random;
+mod replay;
 mod scenarios;
 mod script;
 mod server;
