@@ -101,6 +101,19 @@ impl Bounds {
     pub fn slower() -> Self {
         Self::tolerate(Tolerance { factor: 1.0, points: 0.001 })
     }
+
+    /// What one stream of a look says to the strict key, to the margin and to the limit of safety. `tolerated` are its
+    /// counts for the latter two.
+    pub(super) fn said<'a>(&self, look: &Look, counts: &'a Counts, tolerated: &'a Counts) -> [Said<'a>; 3] {
+        let said = |counts, limit| Said { counts, dispersion: look.dispersion, limit, harm: self.harm };
+        let widened = |limit| self.harm.widened(limit, look.spread);
+        // Safety is not widened: pods that differ make harm harder to see, and safety no easier to prove.
+        [
+            said(counts, widened(self.strict)),
+            said(tolerated, widened(self.margin)),
+            said(tolerated, self.safe),
+        ]
+    }
 }
 
 /// Natural logarithm of the e-value of one look against "canary rate ≤ `ratio` · stable rate + `points`", for the
@@ -148,6 +161,11 @@ impl Said<'_> {
     pub fn log_safe(&self) -> [f64; 6] {
         SAFE_GRID.map(|kappa| log_e(self.harm.size(kappa), self.limit, self.counts))
     }
+
+    /// Logarithms of what the look multiplies each bet on harm by, before the cap: the e-values after the dispersion.
+    pub fn log_growth(&self) -> [f64; 6] {
+        self.log_harm().map(|log| log / self.dispersion)
+    }
 }
 
 /// The bets on harm after one more look: `bets[0]` is the part not yet staked, the others one per [`HARM_GRID`].
@@ -161,8 +179,8 @@ pub fn bet_on_harm(bets: &[f64; 7], number: u32, planned: u32, said: &Said<'_>) 
     }
     let stake = stake.min(bets[0]);
     let mut after = [bets[0] - stake; 7];
-    for (index, log) in said.log_harm().into_iter().enumerate() {
-        let growth = (log / said.dispersion).exp().min(CAP);
+    for (index, log) in said.log_growth().into_iter().enumerate() {
+        let growth = log.exp().min(CAP);
         after[index + 1] = ((bets[index + 1] + stake / 6.0) * growth).min(CEILING);
     }
     after
@@ -197,14 +215,10 @@ pub fn take(guard: &mut GuardState, rule: &Rule, planned: u32, look: &Look) {
     for (index, (stream, counts)) in guard.streams.iter_mut().zip(&look.counts).enumerate() {
         let shifted = look.shifted.get(index).map(|bad| Counts { stable_bad: *bad, ..*counts });
         let tolerated = shifted.as_ref().unwrap_or(counts);
-        let said = |counts, limit| Said { counts, dispersion: look.dispersion, limit, harm: bounds.harm };
-        let widened = |limit| bounds.harm.widened(limit, look.spread);
-        let (number, strict_said) = (guard.looks, said(counts, widened(bounds.strict)));
-        stream.strict_bets = bet_on_harm(&stream.strict_bets, number, planned, &strict_said);
-        let margin_said = said(tolerated, widened(bounds.margin));
-        stream.margin_bets = bet_on_harm(&stream.margin_bets, number, planned, &margin_said);
-        // Not widened: pods that differ make harm harder to see, and safety no easier to prove.
-        stream.safe_bets = bet_on_safety(&stream.safe_bets, &said(tolerated, bounds.safe));
+        let [strict_said, margin_said, safe_said] = bounds.said(look, counts, tolerated);
+        stream.strict_bets = bet_on_harm(&stream.strict_bets, guard.looks, planned, &strict_said);
+        stream.margin_bets = bet_on_harm(&stream.margin_bets, guard.looks, planned, &margin_said);
+        stream.safe_bets = bet_on_safety(&stream.safe_bets, &safe_said);
         strict += wealth(&stream.strict_bets);
         margin += wealth(&stream.margin_bets);
         safe = f64::min(safe, wealth(&stream.safe_bets) / SAFE_GRID.len() as f64);

@@ -17,6 +17,7 @@ mod fold;
 pub mod gauge;
 mod guard;
 mod interval;
+mod judge;
 mod matchers;
 mod plan;
 pub mod presets;
@@ -29,6 +30,7 @@ mod template;
 mod tests;
 mod tolerance;
 mod verdict;
+mod what_if;
 mod words;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ pub use explain::{Compared, Explanation, explain};
 pub use fold::{fold, start_step};
 pub use guard::{CounterPlan, GuardError, GuardPlan, Measured, Tolerated};
 pub use interval::{Interval, ratio_interval};
+pub use judge::{Judge, Judged, Said};
 pub use matchers::{Labels, Matchers, MatchersError};
 pub use plan::{NoData, Plan, PlanError, needs};
 pub use replay::{Replayed, merged, replay};
@@ -48,6 +51,7 @@ pub use source::{Source, SourceError};
 pub use template::{KnownTemplate, TemplateError, with_templates};
 pub use tolerance::{Tolerance, ToleranceError};
 pub use verdict::{Finding, Unproven, Verdict, verdict};
+pub use what_if::{Outcome, WhatIf, WhatIfError, outcome};
 pub use words::{explanation_text, finding_text};
 
 /// A series: the metric's name and all labels that tell it apart within one pod.

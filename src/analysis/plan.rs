@@ -12,7 +12,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(60);
 const MAX_GUARDS: usize = 10;
 /// The stakes are spread over at least this many looks.
-const MIN_PLANNED_LOOKS: u32 = 12;
+pub(super) const MIN_PLANNED_LOOKS: u32 = 12;
 
 /// What is measured in a release, how often, and how much evidence is needed for what.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,6 +167,13 @@ impl Plan {
             planned_looks: planned_looks.max(MIN_PLANNED_LOOKS),
             check_split: analysis.sample_ratio_check.unwrap_or(true),
         })
+    }
+
+    /// The same plan with the bounds of another confidence.
+    #[must_use]
+    pub fn with_confidence(self, confidence: Confidence) -> Self {
+        let (alpha_inverse, needed_margin) = keys(confidence);
+        Self { alpha_inverse, needed_margin, ..self }
     }
 
     /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights.

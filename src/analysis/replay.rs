@@ -17,6 +17,13 @@ pub struct Replayed {
     pub safe: f64,
 }
 
+impl Replayed {
+    /// Whether both keys of a rollback are turned at this look.
+    pub fn fails(&self, guard: &GuardPlan, plan: &Plan) -> bool {
+        self.strict >= plan.needed_strict(guard) && self.margin >= plan.needed_margin
+    }
+}
+
 /// What `guard` says after each of the looks. At each of the `resets`, in seconds since the first look and ascending, a
 /// step began: the proof of safety starts anew.
 pub fn replay<'a>(
@@ -53,9 +60,7 @@ pub(super) fn forget_safety(guard: &mut GuardState) {
 
 /// Whether the recorded looks fail the guard. Exact as long as all looks are recorded.
 pub(super) fn would_fail(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> bool {
-    replay(guard, plan.planned_looks, state.recent.iter(), &[])
-        .iter()
-        .any(|look| look.strict >= plan.needed_strict(guard) && look.margin >= plan.needed_margin)
+    replay(guard, plan.planned_looks, state.recent.iter(), &[]).iter().any(|look| look.fails(guard, plan))
 }
 
 /// The looks of an interval that is `times` as long: so many looks in a row become one. The last ones that do not

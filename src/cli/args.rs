@@ -46,7 +46,8 @@ pub struct Global {
     /// Namespace to work in; default: that of the context
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// text, json, yaml or name; json is a stable format with schemaVersion v1
+    /// text, json, yaml or name; json is a stable format with schemaVersion v1. Also svg for explain, and jsonl for
+    /// replay --looks
     #[arg(
         short,
         long,
@@ -82,6 +83,10 @@ pub enum Format {
     Yaml,
     /// Only `kind/name`, one a line.
     Name,
+    /// One JSON object a line: `replay --looks`.
+    Jsonl,
+    /// A picture: `explain`.
+    Svg,
 }
 
 /// What can be done.
@@ -120,6 +125,9 @@ pub enum Command {
     /// Try a Rollout's guards now, without a release, on two halves of the pods that serve
     #[command(after_help = examples::ANALYZE)]
     Analyze(Analyze),
+    /// Tell what would have happened with other guards
+    #[command(after_help = examples::REPLAY)]
+    Replay(Replay),
     /// Leave the present step now, or with --full all steps
     #[command(after_help = examples::PROMOTE)]
     Promote(Promote),
@@ -329,6 +337,52 @@ pub struct Analyze {
     /// How long to look
     #[arg(long = "for", value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub time: Duration,
+}
+
+/// Flags of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// The Release, or a Rollout or workload, whose running or last release is meant; may be left out when the
+    /// namespace has one Rollout
+    #[arg(value_name = "RELEASE")]
+    pub name: Option<String>,
+    /// Read the Release from this YAML or JSON file instead of the cluster; `-` reads standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "name")]
+    pub file: Option<PathBuf>,
+    /// Another tolerance, as it is written for the guard: `1.5x + 0.2%`, a limit `0.5%`, a factor `0.9x`. With --looks
+    /// by default 1.2x + 0.1%
+    #[arg(long, value_name = "TOLERANCE")]
+    pub tolerate: Option<String>,
+    /// Only this guard; needed with --tolerate when the release has several
+    #[arg(long, value_name = "NAME")]
+    pub guard: Option<String>,
+    /// How much evidence a rollback needs; default that of the release, with --looks standard
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub confidence: Option<ConfidenceChoice>,
+    /// Time between two looks: a whole multiple of the release's own
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub interval: Option<Duration>,
+    /// Judge streams of counts instead of a release: CSV with the columns stream,look,c,nc,s,ns; `-` reads standard
+    /// input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "file", "guard", "interval"])]
+    pub looks: Option<PathBuf>,
+    /// With --looks: looks over which the stakes are spread, at least 12; default: those of the longest stream
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub planned_looks: Option<u32>,
+    /// With --looks: judge by the counts alone, without the columns dispersion and spread
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// How much evidence a rollback needs.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfidenceChoice {
+    /// 1000 and 20.
+    Careful,
+    /// 100 and 10.
+    Standard,
+    /// 20 and 5.
+    Fast,
 }
 
 /// Flags that all commands to a release share.

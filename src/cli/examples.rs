@@ -93,6 +93,7 @@ Examples:
   belay explain                             # the running or last release of the only Rollout
   belay explain web
   belay explain web-7d9f8c6b5a
+  belay explain web -o svg > web.svg        # the evidence as a picture
   belay explain web -o json | jq '.guards[].evidence'";
 
 pub(super) const ANALYZE: &str = "\
@@ -108,6 +109,27 @@ The pods and a Prometheus server in the cluster are asked through the API server
 `get` pods/proxy, or to `create` services/proxy.
 Exit codes: 0 every guard has data and finds nothing; 4 a guard would roll back a version that is no
 different; 1 a guard has no data, or another error.";
+
+pub(super) const REPLAY: &str = "\
+Examples:
+  belay replay web                                   # when each guard decided, and when each step was proven
+  belay replay web --tolerate '1.5x + 0.2%'          # would it still have been rolled back?
+  belay replay web --guard errors --tolerate 2x --confidence careful
+  belay replay web --interval 15s
+  kubectl get release.belay.dev web-7d9f8c6b5a -o yaml | belay replay -f - --confidence fast
+
+It uses the looks that the release recorded, the last 360 of each guard, and changes nothing.
+
+Streams of your own, judged by the same code, each as a release with one guard:
+  belay replay --looks counts.csv
+  belay replay --looks counts.csv --tolerate '1.5x + 0.2%' -o jsonl > judged.jsonl
+  generate | belay replay --looks - --planned-looks 360 --raw -o jsonl
+
+The file has a header with the columns stream, look, c, nc, s, ns in any order, and optionally dispersion
+and spread; then a line per look: c of nc requests of the canary were bad since the look before, s of ns
+of stable. Lines of streams may be mixed. Each line of JSON has ln_e_strict and ln_e_margin: the logarithms
+of the look's e-values over 1.3, 1.7, 2.5, 4, 8 and 20 times the limit, after division by the dispersion
+and before the cap on one look; then the evidence after the look, and what follows from it.";
 
 pub(super) const PROMOTE: &str = "\
 Examples:

@@ -186,7 +186,7 @@ pub fn crds(session: &Session, args: &Crds) -> Result<Exit, Failure> {
                 session.out(&format!("customresourcedefinition/{name}\n"))?;
             }
         }
-        Format::Text | Format::Yaml => {
+        Format::Text | Format::Yaml | Format::Jsonl | Format::Svg => {
             session.out(&install::render_yaml(&all)?)?;
         }
     }

@@ -23,6 +23,7 @@ mod install;
 mod lint;
 mod operator;
 mod release;
+mod replay;
 mod status;
 mod template;
 mod undo;
@@ -95,6 +96,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
+    suits(session.global.output, &command)?;
     match command {
         Command::Install(args) => install::install(session, &args).await,
         Command::Uninstall(args) => install::uninstall(session, &args).await,
@@ -107,6 +109,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
         Command::History(args) => history::history(session, &args).await,
         Command::Explain(args) => history::explain(session, &args).await,
         Command::Analyze(args) => Box::pin(analyze::run(session, &args)).await,
+        Command::Replay(args) => replay::run(session, &args).await,
         Command::Promote(args) => commands::promote(session, &args).await,
         Command::Pause(args) => commands::pause(session, &args).await,
         Command::Resume(args) => commands::resume(session, &args).await,
@@ -121,11 +124,26 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
     }
 }
 
+/// Two formats are those of one command each.
+fn suits(format: Format, command: &Command) -> Result<(), Failure> {
+    let (name, of) = match (format, command) {
+        (Format::Svg, Command::Explain(_)) => return Ok(()),
+        (Format::Jsonl, Command::Replay(args)) if args.looks.is_some() => return Ok(()),
+        (Format::Svg, _) => ("svg", "explain"),
+        (Format::Jsonl, _) => ("jsonl", "replay --looks"),
+        _ => return Ok(()),
+    };
+    Err(Failure::new(Kind::Usage, "failed to find out how to print the answer")
+        .because(format!("-o {name} is a format of `belay {of}` alone"))
+        .hint("use -o text, json, yaml or name"))
+}
+
 impl From<Format> for Rendering {
     fn from(format: Format) -> Self {
         match format {
             Format::Text => Self::Text,
-            Format::Json => Self::Json,
+            // The two formats of one command are written by it.
+            Format::Json | Format::Jsonl | Format::Svg => Self::Json,
             Format::Yaml => Self::Yaml,
             Format::Name => Self::Names,
         }

@@ -48,6 +48,7 @@ impl Session {
             now: crate::clock::now(),
             zone: jiff::tz::TimeZone::system(),
             color: self.color,
+            unicode: speaks_utf8(),
             width: 100,
             program: self.program.clone(),
         }
@@ -94,7 +95,7 @@ impl Session {
         if failure.kind == Kind::BrokenPipe {
             return;
         }
-        if matches!(self.global.output, Format::Json) {
+        if matches!(self.global.output, Format::Json | Format::Jsonl) {
             err(&format!("{}\n", failure.json(&self.program)));
         } else {
             err(&failure.text(&self.program, self.err_color));
@@ -122,6 +123,15 @@ impl Session {
         let client = crate::cluster::client(config).map_err(refused)?;
         Ok(Cluster { client, namespace, server, limit: self.global.request_timeout })
     }
+}
+
+/// Whether the locale has UTF-8: the first of the variables that is set decides, as in the C library.
+fn speaks_utf8() -> bool {
+    let set = |name: &&str| std::env::var_os(name).filter(|value| !value.is_empty());
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(set)
+        .is_some_and(|locale| locale.to_string_lossy().to_ascii_lowercase().replace('-', "").contains("utf8"))
 }
 
 /// Writes to standard error; there is nobody to tell when that fails.

@@ -17,6 +17,8 @@
 //! | `RolloutList` | `list` | [`rollout::ListReport`] |
 //! | `History` | `history` | [`history::HistoryReport`] |
 //! | `Release` | `explain`, `release`, `status --wait` | [`release::ReleaseReport`] |
+//! | `Replay` | `replay` of a release | [`replay::ReplayReport`] |
+//! | `Streams` | `replay --looks` | [`streams::StreamsReport`] |
 //! | `Change` | `release --dry-run`, `--no-wait`, `undo` | [`change::ChangeReport`] |
 //! | `Command` | `promote`, `pause`, `resume`, `abort`, `approve`, `retry` | [`command::CommandReport`] |
 //! | `Lint` | `lint` | [`lint::LintReport`] |
@@ -26,14 +28,19 @@
 
 pub mod analyze;
 pub mod change;
+mod chart;
 pub mod checks;
 pub mod command;
 pub mod history;
 pub mod lint;
+pub mod looks;
 pub mod objects;
 pub mod release;
 pub mod release_text;
+pub mod replay;
 pub mod rollout;
+pub mod streams;
+pub mod svg;
 pub mod text;
 pub mod version;
 
@@ -55,6 +62,8 @@ pub struct Scene {
     pub zone: TimeZone,
     /// Whether colours may be used.
     pub color: bool,
+    /// Whether characters beyond ASCII may be used to draw.
+    pub unicode: bool,
     /// Columns of the terminal.
     pub width: usize,
     /// How this program was called, for the commands it proposes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::looks::{LookReport, looks, starts};
 use super::{Report, Scene, release_text, text};
 use crate::analysis::{Compared, GuardPlan, Plan, explain, explanation_text};
 use crate::api::guard::Guard;
@@ -71,6 +72,9 @@ pub struct ReleaseReport {
     pub took_seconds: Option<u64>,
     /// Looks at the metrics so far.
     pub looks: u32,
+    /// When the first look was taken; the seconds of looks count from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_look_at: Option<Timestamp>,
     /// Why there is no data now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_data: Option<NoData>,
@@ -201,6 +205,17 @@ pub struct GuardReport {
     /// The whole in sentences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
+    /// The looks that are kept, oldest first. Only `explain` shows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<LookReport>,
+    /// Older looks that are no longer kept. If there are any, the evidence of `looks` begins after them, at 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub looks_gone: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// One comparison of counted events.
@@ -264,7 +279,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    fn new(value: f64, needs: f64) -> Self {
+    pub(super) fn new(value: f64, needs: f64) -> Self {
         // JSON has no infinity; such a value is beyond every bound anyhow.
         Self { value: if value.is_finite() { value } else { f64::MAX }, needs, reached: value >= needs }
     }
@@ -385,6 +400,7 @@ impl ReleaseReport {
             finished_at,
             took_seconds: started_at.map(|from| text::between(from, finished_at.unwrap_or(now)).as_secs()),
             looks: analysis.looks,
+            first_look_at: analysis.first_look_at.as_ref().map(|at| at.0),
             no_data: analysis
                 .no_data_since
                 .as_ref()
@@ -405,6 +421,26 @@ impl ReleaseReport {
             name,
         };
         report.next = next_steps(&report);
+        report
+    }
+
+    /// The same with the recorded looks of each guard.
+    pub fn in_full(release: &Release, now: Timestamp) -> Self {
+        let mut report = Self::new(release, now);
+        let written = release.spec.analysis.as_ref();
+        let plan = written.and_then(|written| Plan::resolve(written, release.spec.planned_looks).ok());
+        let state = release.status.as_ref().and_then(|status| status.analysis.as_ref());
+        if let (Some(plan), Some(state)) = (plan, state) {
+            let starts = starts(&report.timeline, report.first_look_at);
+            for (guard, planned) in report.guards.iter_mut().zip(&plan.guards) {
+                let Some(known) = state.guards.iter().find(|known| known.name == guard.name) else {
+                    continue;
+                };
+                guard.looks = looks(known, planned, &plan, &starts);
+                let kept = u32::try_from(guard.looks.len()).unwrap_or(u32::MAX);
+                guard.looks_gone = known.looks.saturating_sub(kept);
+            }
+        }
         report
     }
 }
@@ -481,6 +517,8 @@ fn guards(release: &Release) -> Vec<GuardReport> {
                 safe: Proof::new(known.safe, plan.needed_safe()),
             },
             words: words.map(|words| words.split_whitespace().collect::<Vec<_>>().join(" ")),
+            looks: Vec::new(),
+            looks_gone: 0,
         }
     };
     analysis.guards.iter().zip(&plan.guards).map(report).collect()

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Scene;
+use super::chart::{chart, legend};
+use super::looks::starts;
 use super::release::{CommandEntry, Event, GuardReport, ImageChange, ReleaseReport, Share};
 use super::text::{Tone, age, count, evidence, moment, paint, percent, plural, seconds, table, wrap};
 use crate::api::ReleasePhase;
@@ -278,8 +280,13 @@ pub(super) fn story(report: &ReleaseReport, scene: &Scene) -> String {
             "This release has no guards: it advances by time, and only crashing or unready pods stop it.",
         ));
     }
+    let starts = starts(&report.timeline, report.first_look_at);
     for guard in &report.guards {
         text.push_str(&wrap(scene, 2, &guard_words(guard, report)));
+        text.push_str(&chart(guard, &starts, scene, 4));
+    }
+    if report.guards.iter().any(|guard| !guard.looks.is_empty()) {
+        text.push_str(&wrap(scene, 2, &legend(&report.guards, scene)));
     }
 
     if !report.commands.is_empty() {

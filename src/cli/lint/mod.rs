@@ -33,7 +33,8 @@ pub fn run(session: &Session, args: &Lint) -> Result<Exit, Failure> {
     Ok(if report.errors() > 0 { Exit::ERROR } else { Exit::OK })
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+/// A file of text, or standard input.
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let tried = format!("failed to read {}", file.display());
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 /// Runs the program where it finds no cluster and no settings of its user.
-fn belay(args: &[&str], input: &str) -> Output {
+pub(super) fn belay(args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_belay"))
         .args(args)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -15,12 +15,16 @@ fn belay(args: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that ends without reading closes the pipe.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // Beside the reading: a program that answers while it reads would wait for us, and we for it.
+        // One that ends without reading closes the pipe.
+        scope.spawn(move || stdin.write_all(input.as_bytes()));
+        child.wait_with_output().unwrap()
+    })
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -35,6 +39,7 @@ const COMMANDS: &[&str] = &[
     "list",
     "history",
     "explain",
+    "replay",
     "promote",
     "pause",
     "resume",

@@ -16,6 +16,7 @@ fn scene() -> Scene {
         now: "2026-11-22T10:05:00Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::UTC,
         color: false,
+        unicode: true,
         width: 100,
         program: "belay".to_owned(),
     }

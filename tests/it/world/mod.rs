@@ -15,6 +15,7 @@ mod outcome;
 mod pods;
 mod process;
 mod random;
+mod replay;
 mod scenarios;
 mod script;
 mod server;
