@@ -1,7 +1,7 @@
 //! The figures of the decision engine: the acceptance table by simulation, and other tools on the same streams.
 //!
-//! `cargo bench --bench decisions [-- --quick] [-- --seed N] [-- FILTER]`. Writes `target/bench/decisions.json` when all
-//! of it ran; the exit code is 1 when a row does not hold.
+//! `cargo bench --bench decisions [-- --quick] [-- --seed N] [-- PART]`. Writes `target/bench/decisions.json`, or
+//! `decisions-PART.json` when only a part ran; the exit code is 1 when a row does not hold.
 
 #![expect(
     clippy::unwrap_used,
@@ -113,13 +113,12 @@ fn main() -> ExitCode {
         rows.extend(found);
     }
     println!("{}", shown::compared(&rows));
-    if filter.is_none() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-        std::fs::create_dir_all(&folder).unwrap();
-        let text = serde_json::to_string_pretty(&shown::json(&rows, quick)).unwrap();
-        std::fs::write(folder.join("decisions.json"), text + "\n").unwrap();
-        println!("wrote target/bench/decisions.json");
-    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    let file = filter.map_or("decisions.json".to_owned(), |part| format!("decisions-{part}.json"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = serde_json::to_string_pretty(&shown::json(&rows, quick)).unwrap();
+    std::fs::write(folder.join(&file), text + "\n").unwrap();
+    println!("wrote target/bench/{file}");
     let bounded = rows.iter().filter(|row| row.bound.is_some());
     let (held, missed): (Vec<&Row>, Vec<&Row>) = bounded.partition(|row| shown::holds(row, quick));
     println!("{} rows hold, {} missed", held.len(), missed.len());
