@@ -5,7 +5,7 @@ CARGO ?= cargo
 
 SEEDS ?= 10000
 
-.PHONY: help demo test bench simulate mutants lint fmt manifests cluster cluster-down image install-cli clean
+.PHONY: help demo test bench bench-decisions simulate mutants lint fmt manifests cluster cluster-down image install-cli clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test: ## everything: format, lints, unit tests, properties, command line, the re
 
 bench: ## the figures with their bounds; writes target/bench/report.json
 	@hack/bench
+
+bench-decisions: ## the decision engine's figures by simulation, other tools beside it; target/bench/decisions.json
+	$(CARGO) bench --quiet --bench decisions
 
 simulate: ## random histories in the simulator: SEEDS=10000, or SEED=7 for one with every step
 	@BELAY_SEEDS=$(SEEDS) $(if $(SEED),BELAY_SEED=$(SEED)) $(CARGO) test --quiet --test it -- --nocapture world::random::

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -26,7 +27,7 @@ type settings struct {
 	version   string
 	errorRate float64       // ERROR_RATE: share of answers that are 500
 	latency   time.Duration // LATENCY_MS: added to every answer
-	metrics   string        // METRICS: on, off, html, nan, huge, error, slow
+	metrics   string        // METRICS: on, openmetrics, off, html, nan, huge, error, slow
 	ready     string        // READY: true, false, after:DURATION, until:DURATION
 }
 
@@ -50,10 +51,10 @@ func (s *settings) set(name, value string) error {
 		s.latency = time.Duration(ms * float64(time.Millisecond))
 	case "metrics":
 		switch value {
-		case "on", "off", "html", "nan", "huge", "error", "slow":
+		case "on", "openmetrics", "off", "html", "nan", "huge", "error", "slow":
 			s.metrics = value
 		default:
-			return fmt.Errorf("metrics: %q is none of on, off, html, nan, huge, error, slow", value)
+			return fmt.Errorf("metrics: %q is none of on, openmetrics, off, html, nan, huge, error, slow", value)
 		}
 	case "ready":
 		if _, err = readyAt(value, 0); err == nil {
@@ -184,8 +185,39 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&b, "padding_total{series=\"%08d\",filler=\"%s\"} 1\n", i, strings.Repeat("x", 100))
 		}
 	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	kind := "text/plain; version=0.0.4; charset=utf-8"
+	if mode == "openmetrics" && strings.Contains(r.Header.Get("Accept"), "application/openmetrics-text") {
+		kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+		page := bytes.Replace(b.Bytes(), []byte("# TYPE http_requests_total"), []byte("# TYPE http_requests"), 1)
+		page = bytes.Replace(page, []byte("# HELP http_requests_total"), []byte("# HELP http_requests"), 1)
+		b = *bytes.NewBuffer(append(page, "# EOF\n"...))
+	}
+	w.Header().Set("Content-Type", kind)
 	w.Write(b.Bytes()) //nolint:errcheck
+}
+
+// secureMetrics serves the page over TLS instead, with METRICS_CERT and
+// METRICS_KEY (PEM), on METRICS_PORT, and only for whoever knows METRICS_TOKEN.
+func (s *server) secureMetrics() (*http.Server, error) {
+	pair, err := tls.X509KeyPair([]byte(env("METRICS_CERT", "")), []byte(env("METRICS_KEY", "")))
+	if err != nil {
+		return nil, fmt.Errorf("METRICS_CERT and METRICS_KEY: %w", err)
+	}
+	want := "Bearer " + env("METRICS_TOKEN", "")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != want {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		s.metrics(w, r)
+	})
+	return &http.Server{
+		Addr:              ":" + env("METRICS_PORT", "8443"),
+		Handler:           mux,
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{pair}},
+		ReadHeaderTimeout: 10 * time.Second,
+	}, nil
 }
 
 // writeMetrics writes the text format. A code has no series before its first
@@ -256,13 +288,21 @@ func serve(args []string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", s.root)
 	mux.HandleFunc("/healthz", s.health)
-	mux.HandleFunc("/metrics", s.metrics)
+	failed := make(chan error, 2)
+	if env("METRICS_CERT", "") == "" {
+		mux.HandleFunc("/metrics", s.metrics)
+	} else {
+		secure, err := s.secureMetrics()
+		if err != nil {
+			return err
+		}
+		go func() { failed <- secure.ListenAndServeTLS("", "") }()
+	}
 	mux.HandleFunc("/control", s.control)
 	web := &http.Server{Addr: ":" + env("PORT", "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	failed := make(chan error, 1)
 	go func() { failed <- web.ListenAndServe() }()
 	fmt.Printf("sample %s serves on %s\n", s.settings.version, web.Addr)
 	select {

@@ -210,15 +210,17 @@ fn watched(shares: &[(f64, f64)]) -> Vec<f64> {
 }
 
 /// The point `edge / times`, between its neighbours among the edges: the logarithm of the share of slower events is
-/// taken as linear in the logarithm of the time. Nothing below the smallest edge.
+/// taken as linear in the logarithm of the time. Below the smallest edge times are taken as evenly spread.
 fn shift(shares: &[(f64, f64)], edge: f64, times: f64) -> Option<Shifted> {
     let at = edge / times;
     let same = |x: f64| (x - at).abs() <= SAME * at;
     if let Some((exact, _)) = shares.iter().find(|(x, _)| same(*x)) {
         return Some(exactly(*exact));
     }
-    let (low, share_low) = *shares.iter().rev().find(|(x, _)| *x < at)?;
     let (high, share_high) = *shares.iter().find(|(x, _)| *x > at)?;
+    let Some((low, share_low)) = shares.iter().rev().find(|(x, _)| *x < at).copied() else {
+        return Some(Shifted { at, low: 0.0, high, weight: 1.0 - at / high });
+    };
     let part = (at / low).ln() / (high / low).ln();
     let weight = if share_low <= share_high {
         0.0
@@ -239,6 +241,7 @@ pub(super) fn edges_of(streams: &[Stream]) -> Vec<f64> {
             let shifted = stream.shifted.map(|s| [s.low, s.high]);
             stream.edge.into_iter().chain(shifted.into_iter().flatten())
         })
+        .filter(|edge| *edge > 0.0)
         .collect();
     edges.sort_by(f64::total_cmp);
     edges.dedup_by(|b, a| b.to_bits() == a.to_bits());
@@ -250,6 +253,9 @@ pub(super) fn edges_of(streams: &[Stream]) -> Vec<f64> {
 pub(super) fn events(stream: &Stream, edges: &[f64], growth: &[f64]) -> [f64; 3] {
     let all = growth.last().copied().unwrap_or(0.0);
     let beyond = |edge: f64| {
+        if edge <= 0.0 {
+            return all;
+        }
         let index = edges.iter().position(|other| other.to_bits() == edge.to_bits());
         let up_to = index.and_then(|index| growth.get(index)).copied().unwrap_or(all);
         (all - up_to).max(0.0)

@@ -2,10 +2,11 @@
 
 use super::evidence::{Bounds, Limit, NEEDED_SAFE, Rule, SAFE_GRID, log_e};
 use super::gauge::Comparison;
+use super::presets::{self, Errors, Latency, Preset, PresetError};
 use super::tolerance::{factor, percent, rounded};
 use super::{Matchers, MatchersError, Slower, Tolerance, ToleranceError};
 use crate::api::evidence::Counts;
-use crate::api::guard::{Aggregate, Counter, GaugeGuard, Guard, HistogramGuard, RatioGuard};
+use crate::api::guard::{self as api, Aggregate, Counter, GaugeGuard, Guard, HistogramGuard, RatioGuard};
 
 /// One guard.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +112,15 @@ pub enum GuardError {
     /// A histogram without a name, or with a preset beside it.
     #[error("histogram: name the metric, or use a preset, which names it")]
     Metric,
+    /// A preset that cannot be used.
+    #[error("{field}")]
+    Preset {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        #[source]
+        source: PresetError,
+    },
     /// A tolerance that cannot be read.
     #[error("{field}")]
     Tolerance {
@@ -211,6 +221,10 @@ fn counter(field: &'static str, metric: &str, written: Option<&str>) -> Result<C
     Ok(CounterPlan { metric: metric.to_owned(), matchers })
 }
 
+fn preset(field: &'static str, preset: api::Preset) -> Result<&'static Preset, GuardError> {
+    presets::by_pod(preset.name()).map_err(|source| GuardError::Preset { field, source })
+}
+
 fn tolerance<T>(field: &'static str, read: Result<T, ToleranceError>) -> Result<T, GuardError> {
     read.map_err(|source| GuardError::Tolerance { field, source })
 }
@@ -246,6 +260,13 @@ type Resolved = Result<(Measured, Tolerated), GuardError>;
 fn resolve_ratio(ratio: &RatioGuard) -> Resolved {
     let of = |field, counted: &Counter| counter(field, &counted.metric, counted.matches.as_deref());
     let (bad, total, keeps) = match (&ratio.bad, &ratio.good, &ratio.total) {
+        (None, None, None) => {
+            let Errors { metric, bad, total } =
+                preset("ratio.preset", ratio.preset.ok_or(GuardError::Counters)?)?.errors;
+            let of = |matchers| counter("ratio.preset", metric, Some(matchers));
+            (of(bad)?, of(total)?, false)
+        }
+        _ if ratio.preset.is_some() => return Err(GuardError::Counters),
         (Some(bad), None, Some(total)) => {
             (of("ratio.bad.match", bad)?, of("ratio.total.match", total)?, false)
         }
@@ -269,8 +290,14 @@ fn resolve_ratio(ratio: &RatioGuard) -> Resolved {
 }
 
 fn resolve_histogram(histogram: &HistogramGuard) -> Resolved {
-    let metric = histogram.metric.as_deref().ok_or(GuardError::Metric)?;
-    let metric = counter("histogram.match", metric, histogram.matches.as_deref())?;
+    let metric = match (histogram.preset, &histogram.metric, &histogram.matches) {
+        (None, Some(metric), matches) => counter("histogram.match", metric, matches.as_deref())?,
+        (Some(known), None, None) => {
+            let Latency { metric, matchers, .. } = preset("histogram.preset", known)?.latency;
+            counter("histogram.preset", metric, Some(matchers))?
+        }
+        _ => return Err(GuardError::Metric),
+    };
     let (slower, tolerated) = match (&histogram.tolerate, &histogram.tolerate_share) {
         (Some(text), None) => {
             let times = tolerance("histogram.tolerate", longer(text))?;
@@ -292,4 +319,90 @@ fn resolve_gauge(gauge: &GaugeGuard) -> Resolved {
         _ => return Err(GuardError::Limits("gauge: exactly one of tolerate and keepAtLeast")),
     };
     Ok((Measured::Gauge { metric, aggregate: gauge.aggregate.unwrap_or_default() }, tolerated))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn resolve(guard: Value) -> Result<GuardPlan, String> {
+        let guard: Guard = serde_json::from_value(guard).unwrap();
+        GuardPlan::resolve(&guard).map_err(|error| match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        })
+    }
+
+    #[test]
+    fn presets_name_the_metrics() {
+        let errors = resolve(json!({"name": "a", "ratio": {"preset": "istio", "tolerate": "1.2x"}})).unwrap();
+        let Measured::Ratio { bad, total } = &errors.measured else { panic!("{errors:?}") };
+        assert_eq!(bad.to_string(), r#"istio_requests_total{reporter="destination",response_code=~"5.."}"#);
+        assert_eq!(total.to_string(), r#"istio_requests_total{reporter="destination"}"#);
+        let slow =
+            resolve(json!({"name": "a", "histogram": {"preset": "otel-http", "tolerate": "1.2x"}})).unwrap();
+        let Measured::Histogram { metric, .. } = &slow.measured else { panic!("{slow:?}") };
+        assert_eq!(metric.to_string(), "http_server_request_duration_seconds");
+        let said =
+            resolve(json!({"name": "a", "ratio": {"preset": "nginx", "tolerate": "1.2x"}})).unwrap_err();
+        assert!(said.starts_with("ratio.preset: the preset nginx tells Services apart"), "{said}");
+        for name in presets::names() {
+            let known: api::Preset = serde_json::from_value(json!(name)).unwrap();
+            assert_eq!(known.name(), name, "the table and the schema name the same");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_by_field() {
+        let counter = json!({"metric": "m"});
+        let ratio = |ratio: Value| resolve(json!({"name": "a", "ratio": ratio})).unwrap_err();
+        let (b, t) = (&counter, &counter);
+        for (said, expected) in [
+            (resolve(json!({"name": "a"})).unwrap_err(), "exactly one of ratio, histogram and gauge"),
+            (ratio(json!({"bad": b, "tolerate": "1.2x"})), "ratio: name the counters"),
+            (
+                ratio(json!({"preset": "http", "bad": b, "total": t, "tolerate": "1.2x"})),
+                "ratio: name the counters",
+            ),
+            (ratio(json!({"bad": b, "total": t})), "ratio: exactly one of tolerate"),
+            (ratio(json!({"bad": b, "total": t, "tolerate": "1x", "atMost": "1%"})), "ratio: exactly one of"),
+            (ratio(json!({"bad": b, "total": t, "keepAtLeast": "0.9x"})), "keepAtLeast goes with good"),
+            (ratio(json!({"good": b, "total": t, "tolerate": "1x"})), "keepAtLeast goes with good"),
+            (
+                ratio(json!({"good": b, "total": t, "keepAtLeast": "1.1x"})),
+                "ratio.keepAtLeast: the factor must be",
+            ),
+            (ratio(json!({"bad": b, "total": t, "atMost": "0%"})), "ratio.atMost: must be above 0%"),
+            (
+                resolve(json!({"name": "a", "weight": 0, "gauge": {"metric": "m", "tolerate": "1.2x"}}))
+                    .unwrap_err(),
+                "weight: 1 to 100",
+            ),
+            (
+                resolve(json!({"name": "a", "histogram": {"metric": "m", "tolerate": "1x"}})).unwrap_err(),
+                "histogram.tolerate: the factor must be between 1.05",
+            ),
+            (
+                resolve(json!({"name": "a", "gauge": {"metric": "m", "match": "x", "tolerate": "1.2x"}}))
+                    .unwrap_err(),
+                "gauge.match: ",
+            ),
+        ] {
+            assert!(said.starts_with(expected) || said.contains(expected), "{expected}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_tolerance_may_be_replaced_by_one_of_its_kind() {
+        let guard =
+            resolve(json!({"name": "a", "histogram": {"metric": "m", "tolerateShare": "1.5x + 0.2%"}}))
+                .unwrap();
+        assert_eq!(guard.tolerated.to_string(), "1.5x + 0.2%");
+        let looser = guard.with_written("3x").unwrap();
+        assert_eq!(looser.tolerated.to_string(), "3x");
+        assert_ne!(looser.rule, guard.rule);
+        assert_eq!(guard.with_written("3").unwrap_err().problem, "no x after the factor");
+    }
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::evidence::NEEDED_SAFE;
-use super::{GuardError, GuardPlan};
+use super::{GuardError, GuardPlan, Source, SourceError};
 use crate::api::analysis::{Analysis, Confidence, Inconclusive, NoDataThen, OnNoData};
-use crate::api::metrics::Metrics;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_WARM_UP: Duration = Duration::from_secs(60);
@@ -40,27 +39,6 @@ pub struct Plan {
     pub check_split: bool,
 }
 
-/// Where the numbers come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The metrics page of each pod.
-    Pods {
-        /// Port of the page.
-        port: u16,
-        /// Path of the page, with its slash.
-        path: String,
-    },
-    /// A server with Prometheus' HTTP API.
-    Prometheus {
-        /// Base address without a slash at its end and without credentials.
-        url: String,
-        /// The label that holds the pod's name.
-        pod_label: String,
-        /// The label that holds the namespace, if it is to be matched.
-        namespace_label: Option<String>,
-    },
-}
-
 /// What happens without data: hold, for ever or for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct NoData {
@@ -88,18 +66,9 @@ pub enum PlanError {
     /// Guards without a source.
     #[error("spec.analysis.metrics: needed with guards; set pods or prometheus")]
     NoSource,
-    /// Not exactly one source.
-    #[error("spec.analysis.metrics: exactly one of pods and prometheus; remove the other")]
-    TwoSources,
-    /// A port that is none.
-    #[error("spec.analysis.metrics.pods.port: {0} is not between 1 and 65535")]
-    Port(i32),
-    /// A path that is none.
-    #[error("spec.analysis.metrics.pods.path: must start with a slash and have no spaces")]
-    Path,
-    /// An address that cannot be used.
-    #[error("spec.analysis.metrics.prometheus.url: {0}")]
-    Url(&'static str),
+    /// A source that cannot be used.
+    #[error(transparent)]
+    Source(SourceError),
     /// An interval outside its bounds.
     #[error("spec.analysis.interval: 1s to 5m")]
     Interval,
@@ -181,7 +150,7 @@ impl Plan {
             let resolved = GuardPlan::resolve(guard);
             guards.push(resolved.map_err(|source| PlanError::Guard { guard: guard.name.clone(), source })?);
         }
-        let source = analysis.metrics.as_ref().map(resolve_source).transpose()?;
+        let source = analysis.metrics.as_ref().map(Source::resolve).transpose().map_err(PlanError::Source)?;
         if source.is_none() && !guards.is_empty() {
             return Err(PlanError::NoSource);
         }
@@ -230,46 +199,6 @@ fn resolve_no_data(on_no_data: &OnNoData) -> Result<NoData, PlanError> {
     }
 }
 
-fn resolve_source(metrics: &Metrics) -> Result<Source, PlanError> {
-    match (&metrics.pods, &metrics.prometheus) {
-        (Some(pods), None) => {
-            let port =
-                u16::try_from(pods.port).ok().filter(|port| *port > 0).ok_or(PlanError::Port(pods.port))?;
-            let path = pods.path.clone().unwrap_or_else(|| "/metrics".to_owned());
-            if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Err(PlanError::Path);
-            }
-            Ok(Source::Pods { port, path })
-        }
-        (None, Some(prometheus)) => {
-            let url = prometheus.url.trim_end_matches('/');
-            let authority = url
-                .strip_prefix("http://")
-                .or_else(|| url.strip_prefix("https://"))
-                .ok_or(PlanError::Url("must start with http:// or https://"))?;
-            let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-            if authority.is_empty() {
-                return Err(PlanError::Url("the host is missing"));
-            }
-            if authority.contains('@') {
-                return Err(PlanError::Url(
-                    "user and password in the address are not supported; remove them",
-                ));
-            }
-            if url.contains(['?', '#']) {
-                return Err(PlanError::Url("must have neither `?` nor `#`; /api/v1/query is appended to it"));
-            }
-            let namespace_label = prometheus.namespace_label.as_deref().unwrap_or("namespace");
-            Ok(Source::Prometheus {
-                url: url.to_owned(),
-                pod_label: prometheus.pod_label.clone().unwrap_or_else(|| "pod".to_owned()),
-                namespace_label: (!namespace_label.is_empty()).then(|| namespace_label.to_owned()),
-            })
-        }
-        _ => Err(PlanError::TwoSources),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -296,7 +225,7 @@ mod tests {
         assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(5), Duration::from_secs(60)));
         assert_eq!((plan.planned_looks, plan.needed_margin.to_bits()), (12, 10.0_f64.to_bits()));
         assert!((plan.needed_strict(&plan.guards[0]) - 200.0).abs() < 1e-9, "two guards, equal weights");
-        assert_eq!(plan.source, Some(Source::Pods { port: 8080, path: "/metrics".to_owned() }));
+        assert!(matches!(&plan.source, Some(Source::Pods(pods)) if pods.port == 8080));
         let bad = |guard: &GuardPlan| match &guard.measured {
             Measured::Ratio { bad, .. } => bad.to_string(),
             other => panic!("{other:?}"),
@@ -317,8 +246,7 @@ mod tests {
         .unwrap();
         assert_eq!((plan.interval, plan.warm_up), (Duration::from_secs(15), Duration::ZERO));
         assert!((plan.alpha_inverse - 1000.0).abs() < 1e-9 && (plan.needed_margin - 20.0).abs() < 1e-9);
-        let (url, pod_label) = ("https://prom.monitoring:9090".to_owned(), "p".to_owned());
-        assert_eq!(plan.source, Some(Source::Prometheus { url, pod_label, namespace_label: None }));
+        assert!(matches!(plan.source, Some(Source::Prometheus(server)) if server.pod_label == "p"));
         let since = Timestamp::UNIX_EPOCH;
         let after = |seconds| Timestamp::from_second(seconds).unwrap();
         assert!(plan.on_no_data.rollback_due(since, after(1800)));
@@ -332,18 +260,12 @@ mod tests {
     #[test]
     fn says_which_field_is_wrong() {
         let pods = json!({"pods": {"port": 80}});
-        let url = |url: &str| json!({"metrics": {"prometheus": {"url": url}}});
         for (analysis, said) in [
             (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards"),
             (json!({"metrics": {}}), "exactly one of pods and prometheus"),
             (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
-            (json!({"metrics": {"pods": {"port": 80, "path": "/a b"}}}), "pods.path"),
             (json!({"interval": "500ms"}), "spec.analysis.interval"),
             (json!({"onNoData": {"then": "rollback"}}), "spec.analysis.onNoData.after"),
-            (url("ftp://host"), "must start with http"),
-            (url("http:///path"), "host is missing"),
-            (url("http://me:hunter2@host"), "user and password"),
-            (url("http://host?x=hunter2"), "neither"),
             (
                 json!({"metrics": pods, "guards": [guard("a", "", "1x"), guard("a", "", "1x")]}),
                 "is there twice",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::guard::Guard;
 use super::metrics::Metrics;
 use super::schema;
+use super::template::TemplateRef;
 
 /// The metrics that are watched in each step.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -48,6 +49,10 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub guards: Vec<Guard>,
+    /// Templates whose guards come after these. A release takes them over when it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub templates: Vec<TemplateRef>,
 }
 
 /// How much evidence a rollback needs. The two numbers are the bounds of the two keys: evidence that the

@@ -150,7 +150,7 @@ impl Default for Stream {
 pub struct Shifted {
     /// The point itself, in the metric's unit.
     pub at: f64,
-    /// The edge at or below it.
+    /// The edge at or below it; 0 when there is none.
     pub low: f64,
     /// The edge at or above it.
     pub high: f64,

@@ -179,6 +179,21 @@ pub enum Preset {
     Traefik,
 }
 
+impl Preset {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::OtelHttp => "otel-http",
+            Self::Istio => "istio",
+            Self::Linkerd => "linkerd",
+            Self::Contour => "contour",
+            Self::Nginx => "nginx",
+            Self::Traefik => "traefik",
+        }
+    }
+}
+
 /// A counter, and which of its series count.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod release;
 pub mod rollout;
 mod schema;
+pub mod template;
 pub mod validate;
 
 pub use release::{Release, ReleasePhase, ReleaseSpec, ReleaseStatus};

@@ -125,6 +125,9 @@ pub enum Command {
     /// Tell what would have happened with other guards
     #[command(after_help = examples::REPLAY)]
     Replay(Replay),
+    /// Try a Rollout's guards now, without a release, on two halves of the pods that serve
+    #[command(after_help = examples::ANALYZE)]
+    Analyze(Analyze),
     /// Leave the present step now, or with --full all steps
     #[command(after_help = examples::PROMOTE)]
     Promote(Promote),
@@ -369,6 +372,17 @@ pub enum ConfidenceChoice {
     Standard,
     /// 20 and 5.
     Fast,
+}
+
+/// Flags of `analyze`.
+#[derive(Args, Debug)]
+pub struct Analyze {
+    /// The Rollout or its workload; may be left out when the namespace has one
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// How long to look
+    #[arg(long = "for", value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub time: Duration,
 }
 
 /// Flags that all commands to a release share.

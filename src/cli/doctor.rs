@@ -19,6 +19,7 @@ use super::args::Doctor;
 use super::failure::{Exit, Failure, Kind};
 use super::find;
 use super::session::{Cluster, Session};
+use super::sources;
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
 use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
 use crate::clock;
@@ -336,7 +337,8 @@ async fn rights(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
     }
 }
 
-async fn may(
+/// Whether the operator's account may do this.
+pub(super) async fn may(
     cluster: &Cluster,
     user: &str,
     namespace: Option<String>,
@@ -355,7 +357,7 @@ async fn may(
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(user.to_owned()),
-            groups: Some(vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()]),
+            groups: Some(groups()),
             resource_attributes: Some(attributes),
             ..Default::default()
         },
@@ -365,6 +367,11 @@ async fn may(
     let done =
         cluster.ask("ask what the operator may do", api.create(&PostParams::default(), &review)).await?;
     Ok(done.status.is_some_and(|status| status.allowed))
+}
+
+/// The groups that every service account is in.
+pub(super) fn groups() -> Vec<String> {
+    vec!["system:serviceaccounts".to_owned(), "system:authenticated".to_owned()]
 }
 
 async fn leader(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
@@ -414,6 +421,8 @@ async fn rollouts(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
     }
     for rollout in &rollouts {
         one(cluster, rollout, &releases, report).await;
+        let (user, namespace) = (operator_user(args), &args.operator_namespace);
+        sources::check(cluster, rollout, &user, namespace, report).await;
     }
 }
 

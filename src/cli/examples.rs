@@ -117,6 +117,20 @@ of stable. Lines of streams may be mixed. Each line of JSON has ln_e_strict and 
 of the look's e-values over 1.3, 1.7, 2.5, 4, 8 and 20 times the limit, after division by the dispersion
 and before the cap on one look; then the evidence after the look, and what follows from it.";
 
+pub(super) const ANALYZE: &str = "\
+Examples:
+  belay analyze web
+  belay analyze web --for 20m -o json
+
+Nothing is changed. The pods that serve are parted by chance into two halves, one of which is compared with
+the other as a canary with stable: there should be no evidence of harm. It shows whether the guards see data,
+how much the pods differ among themselves, and how long the proof takes in each step.
+
+The pods and a Prometheus server in the cluster are asked through the API server: that takes the rights to
+`get` pods/proxy, or to `create` services/proxy.
+Exit codes: 0 every guard has data and finds nothing; 4 a guard would roll back a version that is no
+different; 1 a guard has no data, or another error.";
+
 pub(super) const PROMOTE: &str = "\
 Examples:
   belay promote web --reason 'checked by hand'

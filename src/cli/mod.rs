@@ -10,7 +10,9 @@ mod examples;
 pub mod failure;
 pub mod logging;
 pub mod session;
+mod sources;
 
+mod analyze;
 mod completion;
 mod doctor;
 mod find;
@@ -101,19 +103,20 @@ async fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> 
         Command::Doctor(args) => doctor::run(session, &args).await,
         Command::Init(args) => init::run(session, &args).await,
         Command::Lint(args) => lint::run(session, &args),
-        Command::Release(args) => release::run(session, &args).await,
+        Command::Release(args) => Box::pin(release::run(session, &args)).await,
         Command::Status(args) => status::run(session, &args).await,
         Command::List(args) => status::list(session, &args).await,
         Command::History(args) => history::history(session, &args).await,
         Command::Explain(args) => history::explain(session, &args).await,
         Command::Replay(args) => replay::run(session, &args).await,
+        Command::Analyze(args) => Box::pin(analyze::run(session, &args)).await,
         Command::Promote(args) => commands::promote(session, &args).await,
         Command::Pause(args) => commands::pause(session, &args).await,
         Command::Resume(args) => commands::resume(session, &args).await,
         Command::Abort(args) => commands::abort(session, &args).await,
         Command::Approve(args) => commands::approve(session, &args).await,
         Command::Retry(args) => commands::retry(session, &args).await,
-        Command::Undo(args) => undo::run(session, &args).await,
+        Command::Undo(args) => Box::pin(undo::run(session, &args)).await,
         Command::Operator(args) => operator::run(session, &args).await,
         Command::Crds(args) => install::crds(session, &args),
         Command::Completion(args) => completion::run(session, &args),

@@ -1,24 +1,64 @@
 //! A small HTTP client for metrics: every request has a deadline, every answer a largest size.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Method, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::through::Through;
+use super::tls::{Trust, TrustError, connector};
+
 /// Connections that idle longer are closed: the pods of a release come and go.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Ways to trust whose connections are kept; of more, the one that was not used for longest is given up.
+const MOST_TRUSTS: usize = 32;
+
+type Secure = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The client. Cheap to clone; clones share their connections. Redirects are not followed.
 #[derive(Clone, Debug)]
 pub struct Http {
     plain: Client<HttpConnector, Full<Bytes>>,
-    /// Nothing when the system has no root certificates.
-    secure: Option<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    /// One per way to trust, so that a connection serves only those who trust like whoever made it. The one that
+    /// was used last is last.
+    secure: Arc<Mutex<Vec<(Trust, Secure)>>>,
+    /// Another way than the network, where it leads there.
+    through: Option<Arc<Through>>,
+}
+
+/// What is sent along with a request, and whom it trusts.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    trust: Trust,
+}
+
+impl Access {
+    /// Sends nothing along.
+    pub fn new(trust: Trust) -> Self {
+        Self { headers: Vec::new(), trust }
+    }
+
+    /// Sends a header along; nothing when name or value cannot stand in a request.
+    pub fn header(mut self, name: &str, value: &str) -> Option<Self> {
+        self.headers.push((name.parse().ok()?, value.parse().ok()?));
+        Some(self)
+    }
+
+    /// Sends credentials along, which are not shown; nothing when they cannot stand in a request.
+    pub fn authorization(mut self, value: &[u8]) -> Option<Self> {
+        let mut value = HeaderValue::from_bytes(value).ok()?;
+        value.set_sensitive(true);
+        self.headers.push((header::AUTHORIZATION, value));
+        Some(self)
+    }
 }
 
 /// The bounds of one request.
@@ -35,6 +75,8 @@ pub struct Limits {
 pub struct Answer {
     /// The status.
     pub status: u16,
+    /// What the server says the body is, such as `text/plain; version=0.0.4`; empty if it says nothing.
+    pub content_type: String,
     /// The whole body.
     pub body: Bytes,
 }
@@ -44,13 +86,12 @@ impl Answer {
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
+}
 
-    /// The start of the body in one line, for messages.
-    pub fn excerpt(&self, characters: usize) -> String {
-        let start = self.body.get(..self.body.len().min(characters.saturating_mul(4))).unwrap_or_default();
-        let text = String::from_utf8_lossy(start);
-        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(characters).collect()
-    }
+/// The start of a text in one line, for messages.
+pub fn excerpt(text: &str, characters: usize) -> String {
+    let words = text.split_whitespace().take(characters).collect::<Vec<_>>();
+    words.join(" ").chars().take(characters).collect()
 }
 
 /// Why there is no answer. Addresses are shown without user, password and query.
@@ -62,9 +103,23 @@ pub enum HttpError {
     /// The address has user and password in it.
     #[error("{0}: user and password in the address are not supported")]
     Credentials(String),
-    /// The system has no root certificates.
-    #[error("{0}: no root certificates found on this system, so https cannot be used")]
-    NoRoots(String),
+    /// It is not known whom to trust.
+    #[error("{address} cannot be trusted")]
+    Trust {
+        /// The address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: TrustError,
+    },
+    /// It could not be asked through the API server.
+    #[error("failed to ask {address} through the API server: {reason}")]
+    Through {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// Time is over.
     #[error("{address} did not answer within {} s", deadline.as_secs_f64())]
     Deadline {
@@ -122,22 +177,28 @@ impl Default for Http {
 }
 
 impl Http {
-    /// A client with the system's root certificates. Without any it still speaks plain HTTP.
+    /// A client without connections.
     pub fn new() -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(2);
-        let secure = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .ok()
-            .map(|roots| builder.build(roots.https_only().enable_http1().build()));
-        Self { plain: builder.build(HttpConnector::new()), secure }
+        Self { plain: builder().build(HttpConnector::new()), secure: Arc::default(), through: None }
+    }
+
+    /// The same client on another way, where that leads.
+    #[must_use]
+    pub fn through(self, through: Through) -> Self {
+        Self { through: Some(Arc::new(through)), ..self }
     }
 
     /// Gets `url`; `accept` says in which form.
-    pub async fn get(&self, url: &str, accept: &'static str, limits: Limits) -> Result<Answer, HttpError> {
+    pub async fn get(
+        &self,
+        url: &str,
+        accept: &'static str,
+        access: &Access,
+        limits: Limits,
+    ) -> Result<Answer, HttpError> {
         let uri = parse(url)?;
         let request = Request::builder().method(Method::GET).uri(uri.clone()).header(header::ACCEPT, accept);
-        self.send(&uri, request, Full::default(), limits).await
+        self.send(&uri, request, Full::default(), access, limits).await
     }
 
     /// Posts the fields of a form to `url`.
@@ -145,6 +206,7 @@ impl Http {
         &self,
         url: &str,
         form: &[(&str, &str)],
+        access: &Access,
         limits: Limits,
     ) -> Result<Answer, HttpError> {
         let uri = parse(url)?;
@@ -158,7 +220,7 @@ impl Http {
             .map(|(key, value)| format!("{}={}", percent_encoded(key), percent_encoded(value)))
             .collect::<Vec<_>>()
             .join("&");
-        self.send(&uri, request, Full::from(body), limits).await
+        self.send(&uri, request, Full::from(body), access, limits).await
     }
 
     async fn send(
@@ -166,16 +228,24 @@ impl Http {
         uri: &Uri,
         request: http::request::Builder,
         body: Full<Bytes>,
+        access: &Access,
         limits: Limits,
     ) -> Result<Answer, HttpError> {
         let address = || shown(uri);
-        let request = request
+        let request = access
+            .headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(name, value))
             .header(header::USER_AGENT, concat!("belay/", env!("CARGO_PKG_VERSION")))
             .body(body)
             .map_err(|_| HttpError::Address(address()))?;
+        if let Some((through, path)) = self.through.as_ref().and_then(|way| Some((way, way.path(uri)?))) {
+            return through_server(through, &path, request, limits, &address()).await;
+        }
         let exchange = async {
             let response = if uri.scheme_str() == Some("https") {
-                let client = self.secure.as_ref().ok_or_else(|| HttpError::NoRoots(address()))?;
+                let client = self.trusting(&access.trust);
+                let client = client.map_err(|source| HttpError::Trust { address: address(), source })?;
                 client.request(request).await
             } else {
                 self.plain.request(request).await
@@ -183,6 +253,9 @@ impl Http {
             let response = response
                 .map_err(|error| HttpError::Connection { address: address(), source: Box::new(error) })?;
             let status = response.status().as_u16();
+            let content_type = response.headers().get(header::CONTENT_TYPE);
+            let content_type =
+                content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
             let body = Limited::new(response.into_body(), limits.body).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
                     HttpError::TooLarge { address: address(), limit: limits.body }
@@ -190,12 +263,64 @@ impl Http {
                     HttpError::Body { address: address(), source: error }
                 }
             })?;
-            Ok(Answer { status, body: body.to_bytes() })
+            Ok(Answer { status, content_type, body: body.to_bytes() })
         };
         tokio::time::timeout(limits.deadline, exchange)
             .await
             .unwrap_or_else(|_| Err(HttpError::Deadline { address: address(), deadline: limits.deadline }))
     }
+
+    /// The connections that trust like this.
+    fn trusting(&self, trust: &Trust) -> Result<Secure, TrustError> {
+        let mut all = self.secure.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = all.iter().position(|(other, _)| other == trust).map(|index| all.remove(index).1);
+        let client = match kept {
+            Some(client) => client,
+            None => builder().build(connector(trust)?),
+        };
+        if all.len() >= MOST_TRUSTS {
+            all.remove(0);
+        }
+        all.push((trust.clone(), client.clone()));
+        Ok(client)
+    }
+}
+
+/// Asks by way of the API server. Credentials of the source would be taken for the user's own there, so none are sent.
+async fn through_server(
+    through: &Through,
+    path: &str,
+    request: Request<Full<Bytes>>,
+    limits: Limits,
+    address: &str,
+) -> Result<Answer, HttpError> {
+    let failed = |reason: String| HttpError::Through { address: address.to_owned(), reason };
+    let (mut head, body) = request.into_parts();
+    if head.headers.contains_key(header::AUTHORIZATION) {
+        return Err(failed("a source with auth cannot be asked through the API server".to_owned()));
+    }
+    head.uri = path.parse().map_err(|_| failed("its path cannot stand in an address".to_owned()))?;
+    // The body is there already; collecting it cannot fail.
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let exchange = async {
+        let response = through.send(Request::from_parts(head, body)).await;
+        let response = response.map_err(|error| failed(error.to_string()))?;
+        let status = response.status().as_u16();
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let body = Limited::new(response.into_body(), limits.body).collect().await;
+        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        Ok(Answer { status, content_type, body })
+    };
+    tokio::time::timeout(limits.deadline, exchange).await.unwrap_or_else(|_| {
+        Err(HttpError::Deadline { address: address.to_owned(), deadline: limits.deadline })
+    })
+}
+
+fn builder() -> hyper_util::client::legacy::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(2);
+    builder
 }
 
 fn parse(url: &str) -> Result<Uri, HttpError> {

@@ -6,6 +6,8 @@
 mod client;
 pub mod http;
 mod resource;
+pub mod through;
+pub mod tls;
 
 pub use client::{ClientError, Target, client, watching_client};
 pub use resource::Resource;

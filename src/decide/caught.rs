@@ -139,12 +139,14 @@ pub(super) fn start(
         return;
     }
     let out = Out { replica_set: rs.id.name.clone(), share: weight(pass, workload, Some(rs)) };
-    match plan::release(&pass.obs.rollout, workload, stable, attempt, Some(&out)) {
+    match plan::release(pass.obs, workload, stable, attempt, Some(&out)) {
         Err(reason) => {
             pass.hold(workload);
             pass.say(RolloutPhase::Held, reason);
         }
         Ok(release) => {
+            // It holds the vetoes: what was rejected is undone, not watched.
+            pass.confirm_rollout();
             pass.push(Effect::CreateRelease(Box::new(release.clone())));
             pass.status.release = release.metadata.name;
             pass.say(RolloutPhase::Releasing, reason);

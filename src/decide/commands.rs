@@ -69,9 +69,12 @@ fn one(release: &Release, working: &mut Working, command: &Command, wishes: &mut
             None
         }
         Verb::Retry => Some(format!("{name} is still running; abort it first")),
-        // What failed after it was let go, and is held for a person.
+        // What failed after it was let go, and is held for a person who knows that it was.
         Verb::Promote
-            if handing_over && release.spec.unbraked && working.status.phase == ReleasePhase::Paused =>
+            if handing_over
+                && release.spec.unbraked
+                && elsewhere.is_none()
+                && working.status.phase == ReleasePhase::Paused =>
         {
             working.status.step.approved = true;
             None

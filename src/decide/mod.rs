@@ -25,6 +25,7 @@ mod unwind;
 
 use jiff::Timestamp;
 
+pub use crate::analysis::KnownTemplate;
 pub use capacity::{TOLERATED_MISS, canary_pods, share};
 pub use effect::{Announcement, Effect, Expect, Regarding, Subject};
 pub use observation::{

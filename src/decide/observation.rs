@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::analysis::Sample;
+use crate::analysis::{KnownTemplate, Sample};
 use crate::api::{BrakeForm, Release, ReleaseStatus, Rollout};
 
 /// Everything read about one Rollout, at one moment.
@@ -25,6 +25,8 @@ pub struct Observation {
     pub unread: Vec<UnreadRelease>,
     /// The autoscalers that target the workload.
     pub autoscalers: Vec<Autoscaler>,
+    /// The analysis templates that the Rollout names, as far as they exist.
+    pub templates: Vec<KnownTemplate>,
     /// Whether what was read is what is.
     pub sight: Sight,
     /// Whether the brake is in the API server.

@@ -232,6 +232,13 @@ impl<'a> Pass<'a> {
         self.confirm(Subject::Workload, workload.id.clone(), Expect::Generation(workload.generation));
     }
 
+    /// Asks first whether the Rollout is still what was seen of it, unless this pass writes it before, which asks too.
+    pub fn confirm_rollout(&mut self) {
+        if !self.effects.iter().any(|e| matches!(e, Effect::RecordRollout { .. })) {
+            self.confirm(Subject::Rollout, self.rollout_id(), Expect::Unchanged);
+        }
+    }
+
     /// Marks a workload as held for its present revision, and pauses it if it is not paused.
     pub fn hold(&mut self, workload: &Workload) {
         let labelled = workload.release_label.as_deref() == Some(workload.revision.as_str());

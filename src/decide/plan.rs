@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::core::Duration;
 use serde_json::{Value, json};
 
-use super::observation::Workload;
+use super::observation::{Observation, Workload};
 use super::reason::Reason;
-use crate::analysis;
+use crate::analysis::{self, with_templates};
 use crate::api::release::{PlannedStep, WorkloadIdentity};
 use crate::api::rollout::{Revision, RolloutSpec, Step};
 use crate::api::{self, Release, ReleaseSpec, Rollout};
@@ -86,12 +86,13 @@ pub(super) struct Out {
 
 /// The Release that brings the workload's present template live, from the first step or from what is out.
 pub(super) fn release(
-    rollout: &Rollout,
+    observation: &Observation,
     workload: &Workload,
     stable: &Revision,
     attempt: i32,
     out: Option<&Out>,
 ) -> Result<Release, Reason> {
+    let rollout = &observation.rollout;
     let spec = &rollout.spec;
     let mut steps = steps(spec);
     if let Some(out) = out {
@@ -104,9 +105,11 @@ pub(super) fn release(
     let interval =
         spec.analysis.as_ref().and_then(|a| a.interval.as_ref()).map_or(INTERVAL_SECONDS as f64, secs);
     let planned_looks = planned_looks(&steps, interval);
-    if let Some(written) = &spec.analysis {
-        analysis::Plan::resolve(written, planned_looks)
-            .map_err(|error| Reason::InvalidPlan { detail: error.in_full() })?;
+    let invalid = |detail| Reason::InvalidPlan { detail };
+    let analysis = spec.analysis.as_ref().map(|written| with_templates(written, &observation.templates));
+    let analysis = analysis.transpose().map_err(|error| invalid(error.to_string()))?;
+    if let Some(analysis) = &analysis {
+        analysis::Plan::resolve(analysis, planned_looks).map_err(|error| invalid(error.in_full()))?;
     }
     let deadline = spec.progress_deadline.unwrap_or_else(|| {
         from_secs(u64::try_from(workload.progress_deadline_seconds.clamp(1, 86_400 * 7)).unwrap_or(600))
@@ -139,7 +142,7 @@ pub(super) fn release(
             },
             attempt,
             steps,
-            analysis: spec.analysis.clone(),
+            analysis,
             rollback: spec.rollback.clone().unwrap_or_default(),
             progress_deadline: deadline,
             planned_looks,

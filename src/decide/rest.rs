@@ -210,7 +210,7 @@ fn next_attempt(pass: &Pass<'_>, workload: &Workload) -> i32 {
 
 fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
     let attempt = next_attempt(pass, workload);
-    match plan::release(&pass.obs.rollout, workload, stable, attempt, None) {
+    match plan::release(pass.obs, workload, stable, attempt, None) {
         Err(reason) => {
             pass.hold(workload);
             pass.say(RolloutPhase::Held, reason);
@@ -221,8 +221,10 @@ fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
             pass.status.release.clone_from(&release.metadata.name);
             pass.say(RolloutPhase::Releasing, reason);
             // The Rollout first, for it holds the vetoes, then the workload, for it has the template: each write is
-            // refused if what was seen of it is out of date, and a Release is made of what is so now.
+            // refused if what was seen of it is out of date, and a Release is made of what is so now. What is not
+            // written is asked: an old view of the Rollout may say the very same without the veto.
             pass.record_rollout();
+            pass.confirm_rollout();
             let before = pass.effects.len();
             pass.hold(workload);
             if pass.effects.len() == before {

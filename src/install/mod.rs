@@ -22,6 +22,7 @@ use serde_json::Value;
 pub use apply::{Change, Outcome, apply, server_supports_policies};
 pub use crds::{crd_of, crds};
 pub use probe::{ANSWERED, ASK_WEBHOOK, ASKED, Engaged, brake_engaged, stamp_engaged, wait_for_brake};
+pub use rbac::{secret_reader, secret_reader_name};
 pub use remove::{Progress, end_releases, remove};
 
 use crate::api;

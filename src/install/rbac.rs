@@ -35,6 +35,7 @@ fn operator_rules(options: &Options) -> Vec<Value> {
         rule(api::GROUP, &["rollouts/status", "releases/status"], &["patch"]),
         // Owner references that block deletion need it where OwnerReferencesPermissionEnforcement is on.
         rule(api::GROUP, &["rollouts/finalizers", "releases/finalizers"], &["update"]),
+        rule(api::GROUP, &["analysistemplates", "clusteranalysistemplates"], &["get", "list", "watch"]),
         // Unpausing, labels, and with restoreTemplate the template.
         rule("apps", &["deployments"], &["get", "list", "watch", "patch"]),
         // The canary.
@@ -77,16 +78,45 @@ fn own_rules(options: &Options) -> Vec<Value> {
 }
 
 fn viewer_rules() -> Vec<Value> {
-    vec![rule(api::GROUP, &["rollouts", "releases"], &["get", "list", "watch"])]
+    let ours = &["rollouts", "releases", "analysistemplates", "clusteranalysistemplates"];
+    vec![rule(api::GROUP, ours, &["get", "list", "watch"])]
 }
 
 /// Releases are made by the operator alone; people append commands to them.
 fn releaser_rules() -> Vec<Value> {
     let all = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
     vec![
-        rule(api::GROUP, &["rollouts"], &all),
+        rule(api::GROUP, &["rollouts", "analysistemplates"], &all),
         rule(api::GROUP, &["releases"], &["get", "list", "watch", "update", "patch"]),
     ]
+}
+
+/// The Role and the `RoleBinding`, in YAML, by which a namespace lets the operator read these Secrets of its own:
+/// nobody else can, for the operator has no right on Secrets by itself. Without a namespace they say none.
+pub fn secret_reader(options: &Options, namespace: Option<&str>, rollout: &str, secrets: &[&str]) -> String {
+    let name = secret_reader_name(rollout);
+    let place = namespace.map(|namespace| format!(", namespace: {namespace}")).unwrap_or_default();
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: Role\n\
+         metadata: {{name: {name}{place}}}\n\
+         rules:\n\
+         - apiGroups: [\"\"]\n  resources: [secrets]\n  resourceNames: [{secrets}]\n  verbs: [get]\n\
+         ---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: RoleBinding\n\
+         metadata: {{name: {name}{place}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {name}}}\n\
+         subjects:\n\
+         - {{kind: ServiceAccount, name: {NAME}, namespace: {operator}}}\n",
+        secrets = secrets.join(", "),
+        operator = options.namespace,
+    )
+}
+
+/// What that Role and its binding are called.
+pub fn secret_reader_name(rollout: &str) -> String {
+    format!("{rollout}-belay-secrets")
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
@@ -109,4 +139,45 @@ fn object(kind: &str, metadata: Value, mut rest: Value) -> Value {
     rest["kind"] = kind.into();
     rest["metadata"] = metadata;
     rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_lets_the_operator_read_the_secrets_it_names_and_no_others() {
+        let yaml = secret_reader(&Options::default(), Some("shop"), "web", &["ca", "prometheus"]);
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+        let metadata = json!({"name": "web-belay-secrets", "namespace": "shop"});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
+            "rules": [{
+                "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["ca", "prometheus"], "verbs": ["get"],
+            }],
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "web-belay-secrets"},
+            "subjects": [{"kind": "ServiceAccount", "name": "belay", "namespace": "belay-system"}],
+        });
+        assert_eq!(objects, [role, binding]);
+        let nowhere = secret_reader(&Options::default(), None, "web", &["ca"]);
+        assert!(!nowhere.contains("shop") && nowhere.contains("metadata: {name: web-belay-secrets}"));
+    }
+
+    /// Contract: no right on Secrets but on the one of the webhook's own certificates.
+    #[test]
+    fn the_operator_itself_may_read_no_secret_of_others() {
+        for brake in [BrakeForm::Policy, BrakeForm::Webhook] {
+            let options = Options { brake, ..Options::default() };
+            for object in objects(&options) {
+                for rule in object["rules"].as_array().into_iter().flatten() {
+                    let own = object["kind"] == "Role" && rule["resourceNames"] == json!([webhook::SERVICE]);
+                    assert!(own || !rule["resources"].to_string().contains("secrets"), "{object}");
+                    assert!(!rule.to_string().contains('*'), "{object}");
+                }
+            }
+        }
+    }
 }

@@ -11,9 +11,10 @@ use super::sight::Watches;
 use super::store::{Key, Store};
 use super::unread::Unread;
 use super::views;
+use crate::api::template::{TemplateKind, TemplateRef};
 use crate::api::{BrakeForm, Release, Rollout};
 use crate::cluster::Resource;
-use crate::decide::{Autoscaler, Brake, Identity, Observation, Pod, ReplicaSet, Workload};
+use crate::decide::{Autoscaler, Brake, Identity, KnownTemplate, Observation, Pod, ReplicaSet, Workload};
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +31,24 @@ pub enum Kind {
     Pods,
     /// Horizontal pod autoscalers.
     Autoscalers,
+    /// Templates of a namespace.
+    Templates,
+    /// Templates of the cluster.
+    ClusterTemplates,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Rollouts, Self::Releases, Self::Deployments, Self::ReplicaSets, Self::Pods, Self::Autoscalers];
+    pub const ALL: [Self; 8] = [
+        Self::Rollouts,
+        Self::Releases,
+        Self::Deployments,
+        Self::ReplicaSets,
+        Self::Pods,
+        Self::Autoscalers,
+        Self::Templates,
+        Self::ClusterTemplates,
+    ];
 }
 
 /// Everything that is known of the cluster.
@@ -47,6 +60,8 @@ pub struct Cache {
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
     autoscalers: Store<(String, String, Autoscaler)>,
+    templates: Store<KnownTemplate>,
+    cluster_templates: Store<KnownTemplate>,
     /// Objects of our own kinds that this program cannot read.
     unread_rollouts: Store<Unread>,
     unread_releases: Store<Unread>,
@@ -64,6 +79,8 @@ impl Cache {
             && self.replica_sets.synced()
             && self.pods.synced()
             && self.autoscalers.synced()
+            && self.templates.synced()
+            && self.cluster_templates.synced()
     }
 
     /// Learns whether the brake is in the API server. Returns the Rollouts to decide anew.
@@ -115,6 +132,8 @@ impl Cache {
             Kind::ReplicaSets => self.replica_sets.begin(),
             Kind::Pods => self.pods.begin(),
             Kind::Autoscalers => self.autoscalers.begin(),
+            Kind::Templates => self.templates.begin(),
+            Kind::ClusterTemplates => self.cluster_templates.begin(),
         }
     }
 
@@ -133,6 +152,8 @@ impl Cache {
             Kind::ReplicaSets => drop(self.replica_sets.finish()),
             Kind::Pods => drop(self.pods.finish()),
             Kind::Autoscalers => drop(self.autoscalers.finish()),
+            Kind::Templates => drop(self.templates.finish()),
+            Kind::ClusterTemplates => drop(self.cluster_templates.finish()),
         }
         self.keys()
     }
@@ -168,6 +189,20 @@ impl Cache {
                 let view = views::autoscaler(object);
                 let target = view.1.clone();
                 if self.autoscalers.put(id, view) { self.of_workload(&key.0, &target) } else { Vec::new() }
+            }
+            Kind::Templates => {
+                let view = views::template(TemplateKind::AnalysisTemplate, object);
+                let changed = self.templates.put(id, view);
+                if changed { self.of_template(TemplateKind::AnalysisTemplate, &key) } else { Vec::new() }
+            }
+            Kind::ClusterTemplates => {
+                let view = views::template(TemplateKind::ClusterAnalysisTemplate, object);
+                let changed = self.cluster_templates.put(id, view);
+                if changed {
+                    self.of_template(TemplateKind::ClusterAnalysisTemplate, &key)
+                } else {
+                    Vec::new()
+                }
             }
         }
     }
@@ -263,6 +298,14 @@ impl Cache {
                 Some((_, target, _)) => self.of_workload(&namespace, &target),
                 None => Vec::new(),
             },
+            Kind::Templates => {
+                self.templates.remove(&id);
+                self.of_template(TemplateKind::AnalysisTemplate, &(namespace, id.name))
+            }
+            Kind::ClusterTemplates => {
+                self.cluster_templates.remove(&id);
+                self.of_template(TemplateKind::ClusterAnalysisTemplate, &(namespace, id.name))
+            }
         }
     }
 
@@ -292,6 +335,25 @@ impl Cache {
             Resource::Releases => drop(self.releases.remove(id)),
             _ => {}
         }
+    }
+
+    /// The template that a Rollout of the namespace names.
+    fn template(&self, namespace: &str, reference: &TemplateRef) -> Option<KnownTemplate> {
+        match reference.kind.unwrap_or_default() {
+            TemplateKind::AnalysisTemplate => self.templates.get(namespace, &reference.name).cloned(),
+            TemplateKind::ClusterAnalysisTemplate => self.cluster_templates.get("", &reference.name).cloned(),
+        }
+    }
+
+    /// The Rollouts that name a template.
+    fn of_template(&self, kind: TemplateKind, (namespace, name): &Key) -> Vec<Key> {
+        let names = |rollout: &Rollout| {
+            let templates = rollout.spec.analysis.iter().flat_map(|analysis| &analysis.templates);
+            templates.into_iter().any(|t| t.kind.unwrap_or_default() == kind && t.name == *name)
+        };
+        let reached = |key: &Key| kind == TemplateKind::ClusterAnalysisTemplate || key.0 == *namespace;
+        let all = self.rollouts.all().filter(|(key, rollout)| reached(key) && names(rollout));
+        all.map(|(key, _)| key.clone()).collect()
     }
 
     /// Drops the template of a ReplicaSet without pods, unless it is the stable one of a Rollout, whose template may
@@ -388,6 +450,8 @@ impl Cache {
             .filter(|(kind, target, _)| kind == "Deployment" && *target == rollout.spec.workload_ref.name)
             .map(|(_, _, view)| view.clone())
             .collect();
+        let references = rollout.spec.analysis.iter().flat_map(|analysis| &analysis.templates);
+        let templates = references.filter_map(|reference| self.template(namespace, reference)).collect();
         let unread =
             self.unread_releases.of(namespace).filter(|unread| unread.rollout.as_ref() == Some(name));
         let unread = unread.map(|unread| unread.view.clone()).collect();
@@ -400,6 +464,7 @@ impl Cache {
             releases,
             unread,
             autoscalers,
+            templates,
             sight: self.watches.sight(),
             brake: self
                 .brake

@@ -189,3 +189,36 @@ fn a_pod_that_only_its_node_controller_calls_unready_is_told_apart() {
     let bare = super::views::pod(&json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}));
     assert!(!bare.disrupted, "without ContainersReady nothing speaks for it");
 }
+
+#[test]
+fn a_template_concerns_the_rollouts_that_name_it() {
+    let mut cache = cache();
+    let mut named = rollout("web", "2", "2026-01-01T00:00:00Z");
+    named["spec"]["analysis"] = json!({
+        "metrics": {"pods": {"port": 80}},
+        "templates": [{"name": "http"}, {"name": "all", "kind": "ClusterAnalysisTemplate"}],
+    });
+    cache.put(Kind::Rollouts, &named);
+    cache.put(Kind::Rollouts, &rollout("other", "3", "2026-01-01T00:00:00Z"));
+    let mut http =
+        json!({"metadata": meta("http", "4", "2026-01-01T00:00:00Z"), "spec": {"guards": [{"name": "a"}]}});
+    http["metadata"]["generation"] = json!(2);
+    assert_eq!(cache.put(Kind::Templates, &http), [key("web")]);
+    let mut all = http.clone();
+    all["metadata"]["name"] = json!("all");
+    all["metadata"]["namespace"] = json!(null);
+    all["spec"] = json!({"guards": "none"});
+    assert_eq!(cache.put(Kind::ClusterTemplates, &all), [key("web")]);
+    let seen = cache.observe(&key("web")).unwrap().templates;
+    assert_eq!(
+        seen.iter().map(|t| (t.name.as_str(), t.generation)).collect::<Vec<_>>(),
+        [("http", 2), ("all", 2)]
+    );
+    assert!(
+        seen[0].spec.is_ok() && seen[1].spec.is_err(),
+        "what cannot be read is told apart from what is not there"
+    );
+    assert!(cache.observe(&key("other")).unwrap().templates.is_empty());
+    assert_eq!(cache.remove(Kind::Templates, &http), [key("web")]);
+    assert_eq!(cache.observe(&key("web")).unwrap().templates.len(), 1);
+}

@@ -2,11 +2,13 @@
 //! as if it were absent.
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api;
+use crate::api::template::{Template, TemplateKind};
 use crate::decide::{
-    Autoscaler, Container, Identity, Owner, Pod, ReplicaSet, Workload, WorkloadKind, revision,
+    Autoscaler, Container, Identity, KnownTemplate, Owner, Pod, ReplicaSet, Workload, WorkloadKind, revision,
 };
 
 pub(super) fn text(value: &Value, pointer: &str) -> Option<String> {
@@ -174,6 +176,16 @@ fn container(status: &Value) -> Container {
         }),
         terminated: ended("/state/terminated"),
         last_terminated: ended("/lastState/terminated"),
+    }
+}
+
+/// A template.
+pub fn template(kind: TemplateKind, object: &Value) -> KnownTemplate {
+    KnownTemplate {
+        kind,
+        name: identity(object).name,
+        generation: long(object, "/metadata/generation").unwrap_or(0),
+        spec: Template::deserialize(&object["spec"]).map_err(|error| error.to_string()),
     }
 }
 

@@ -108,6 +108,10 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::Deployments => ("apps", "v1", "Deployment", "deployments"),
         Kind::ReplicaSets => ("apps", "v1", "ReplicaSet", "replicasets"),
         Kind::Pods => ("", "v1", "Pod", "pods"),
+        Kind::Templates => ("belay.dev", "v1alpha1", "AnalysisTemplate", "analysistemplates"),
+        Kind::ClusterTemplates => {
+            ("belay.dev", "v1alpha1", "ClusterAnalysisTemplate", "clusteranalysistemplates")
+        }
         Kind::Autoscalers => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     };
     named(group, version, kind, plural)
@@ -128,8 +132,11 @@ fn named(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
 pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: mpsc::Sender<News>) {
     let client = telling(client, kind, news.clone());
     let api: Api<DynamicObject> = match &namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource(kind)),
-        None => Api::all_with(client, &resource(kind)),
+        // Of no namespace, whichever is governed.
+        Some(namespace) if kind != Kind::ClusterTemplates => {
+            Api::namespaced_with(client, namespace, &resource(kind))
+        }
+        _ => Api::all_with(client, &resource(kind)),
     };
     let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
     // What managed which field is a third of an object and nobody here asks for it.

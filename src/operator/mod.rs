@@ -10,6 +10,7 @@ mod lease;
 mod metrics;
 mod queue;
 mod run;
+mod secrets;
 mod writes;
 
 use std::net::SocketAddr;

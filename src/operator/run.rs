@@ -13,6 +13,7 @@ use super::brake::{BrakeView, discover};
 use super::candidate::Ticket;
 use super::core::{Core, Look, Pass, Report};
 use super::lease::Lease;
+use super::secrets::ClusterSecrets;
 use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
 use crate::analysis::Sample;
@@ -37,6 +38,7 @@ const GRACE: Duration = Duration::from_secs(12);
 struct Loop {
     client: Client,
     http: Arc<Http>,
+    secrets: Arc<ClusterSecrets>,
     lease: Arc<Lease>,
     /// Tenures of other processes that were reckoned with.
     metrics: Arc<Metrics>,
@@ -72,9 +74,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
     let lease = Lease::new(client.clone(), state.metrics.clone(), namespace, name, &options.instance);
+    let secrets = Arc::new(ClusterSecrets::new(client.clone(), brake.user()));
     let mut main = Loop {
         client,
         http,
+        secrets,
         lease: Arc::new(lease),
         metrics: state.metrics.clone(),
         instance: options.instance.as_str().into(),
@@ -293,10 +297,11 @@ impl Loop {
 
     /// Takes a look beside the main loop.
     fn look(&self, key: Key, look: Look) {
-        let (http, reports) = (self.http.clone(), self.reports.clone());
+        let (http, secrets, reports) = (self.http.clone(), self.secrets.clone(), self.reports.clone());
         tokio::spawn(async move {
             let (at, Look { release, plan, targets }) = (now(), look);
-            let look = tokio::time::timeout(LOOK_DEADLINE, query::sample(&http, &plan, &targets, at));
+            let look =
+                tokio::time::timeout(LOOK_DEADLINE, query::sample(&http, &*secrets, &plan, &targets, at));
             let sample = look.await.unwrap_or_else(|_| Sample {
                 at,
                 outcome: Err(format!("the look took longer than {} s", LOOK_DEADLINE.as_secs())),

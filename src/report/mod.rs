@@ -26,6 +26,7 @@
 //! | `Version` | `version` | [`version::VersionReport`] |
 //! | `Objects` | `install`, `uninstall` | [`objects::ObjectsReport`] |
 
+pub mod analyze;
 pub mod change;
 mod chart;
 pub mod checks;

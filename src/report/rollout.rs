@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::release::{ReleaseReport, RevisionReport};
 use super::text::{Tone, age, paint, table};
 use super::{Report, Scene, release_text};
+use crate::analysis::Source;
 use crate::api::{Rollout, RolloutPhase};
 
 /// A Rollout.
@@ -43,6 +44,9 @@ pub struct RolloutReport {
     pub vetoed: Vec<VetoReport>,
     /// What holds true of it.
     pub conditions: Vec<ConditionReport>,
+    /// What is not as it should be with its spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Since when it exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
@@ -131,9 +135,19 @@ impl From<&Rollout> for RolloutReport {
                     message: condition.message.clone(),
                 })
                 .collect(),
+            warnings: warnings(rollout),
             created_at: rollout.metadata.creation_timestamp.as_ref().map(|at| at.0),
         }
     }
+}
+
+/// What `lint` would have said before, and must not be forgotten after.
+fn warnings(rollout: &Rollout) -> Vec<String> {
+    let metrics = rollout.spec.analysis.as_ref().and_then(|analysis| analysis.metrics.as_ref());
+    let insecure =
+        metrics.is_some_and(|metrics| Source::resolve(metrics).is_ok_and(|source| source.access().insecure));
+    let words = "insecureSkipVerify: whoever answers for the metrics source is trusted";
+    insecure.then(|| words.to_owned()).into_iter().collect()
 }
 
 impl RolloutReport {
@@ -215,6 +229,9 @@ impl Report for StatusReport {
         for condition in rollout.conditions.iter().filter(|condition| condition.status != "True") {
             let words = format!("{}={}: {}", condition.of, condition.status, condition.message);
             field("attention", &paint(scene, Tone::Care, &words));
+        }
+        for words in &rollout.warnings {
+            field("attention", &paint(scene, Tone::Care, words));
         }
         for veto in &rollout.vetoed {
             let ago = age(veto.at, scene.now);
@@ -331,4 +348,31 @@ impl Report for ListReport {
 
 fn nothing(scene: &Scene, place: &str) -> String {
     format!("There is no Rollout in {place}. `{} init DEPLOYMENT` writes one.\n", scene.program)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn trust_in_whoever_answers_is_said_in_every_status() {
+        let warned = |tls: serde_json::Value| {
+            let rollout: Rollout = serde_json::from_value(json!({
+                "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+                "spec": {
+                    "workloadRef": {"kind": "Deployment", "name": "web"},
+                    "analysis": {"metrics": {"prometheus": {"url": "https://p", "tls": tls}}},
+                },
+            }))
+            .unwrap();
+            RolloutReport::from(&rollout).warnings
+        };
+        assert_eq!(
+            warned(json!({"insecureSkipVerify": true})),
+            ["insecureSkipVerify: whoever answers for the metrics source is trusted"]
+        );
+        assert!(warned(json!({"serverName": "p"})).is_empty());
+    }
 }

@@ -9,6 +9,7 @@
 mod architecture;
 mod cli;
 mod cluster;
+mod decisions;
 mod hostile;
 mod manifests;
 mod readme;

@@ -1,11 +1,14 @@
 //! The metrics sources: they fetch samples and nothing else.
 //!
 //! Purpose: one [`Sample`] per look, from the pods themselves or from a Prometheus server.
-//! May touch: `cluster::http`. Must never: judge numbers, remember anything, show a secret.
+//! May touch: `cluster::http`, Secrets through [`Secrets`]. Must never: judge numbers, remember anything, show a
+//! secret.
 
+mod access;
 mod pods;
 mod prometheus;
 mod reading;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -18,7 +21,8 @@ use super::fold::is_warm;
 use super::{Plan, PodSample, Sample, Side, Source};
 use crate::cluster::http::Http;
 
-pub use text::{PageError, Series, parse_page};
+pub use secrets::{SecretError, SecretValue, Secrets};
+pub use text::{Form, MOST_SERIES, PageError, Series, parse_page};
 
 /// Pods that are measured when each costs a request of its own: enough of both versions for any comparison.
 const SCRAPED: Caps = Caps { canary: 50, stable: 20 };
@@ -56,20 +60,28 @@ type Answer = (Vec<Option<super::Reading>>, Option<String>);
 /// Measures the pods. Of many pods a part is measured, always the same one: those with the smallest uids.
 ///
 /// Pods that are still warming up are not asked. When all warm pods of one version fail, there is no data at all.
-pub async fn sample(http: &Http, plan: &Plan, targets: &[Target], now: Timestamp) -> Sample {
+/// Secrets are read only when there is somebody to ask.
+pub async fn sample(
+    http: &Http,
+    secrets: &dyn Secrets,
+    plan: &Plan,
+    targets: &[Target],
+    now: Timestamp,
+) -> Sample {
     let outcome = match &plan.source {
         None => Ok(Vec::new()),
-        Some(Source::Pods { port, path }) => {
+        Some(Source::Pods(source)) => {
             let targets = chosen(targets, &SCRAPED);
             let (warm, cold) = parted(&targets, plan, now);
-            let answers = pods::scrape(http, plan, &warm, *port, path).await;
-            gathered(plan, &warm, answers, &cold)
+            match pods::scrape(http, secrets, plan, source, &warm, now).await {
+                Ok(answers) => gathered(plan, &warm, answers, &cold),
+                Err(reason) => Err(reason),
+            }
         }
-        Some(Source::Prometheus { url, pod_label, namespace_label }) => {
+        Some(Source::Prometheus(source)) => {
             let targets = chosen(targets, &QUERIED);
             let (warm, cold) = parted(&targets, plan, now);
-            let server = prometheus::Server { url, pod_label, namespace_label: namespace_label.as_deref() };
-            match prometheus::query(http, plan, &server, &warm, now).await {
+            match prometheus::query(http, secrets, plan, source, &warm, now).await {
                 Ok(answers) => gathered(plan, &warm, answers, &cold),
                 Err(reason) => Err(reason),
             }

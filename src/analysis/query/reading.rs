@@ -19,6 +19,18 @@ pub(super) fn is_wanted(plan: &Plan, name: &str) -> bool {
     })
 }
 
+/// Whether any guard counts the series.
+pub(super) fn is_counted(plan: &Plan, series: &Series) -> bool {
+    let of =
+        |counter: &CounterPlan| counter.metric == series.name && counter.matchers.matches(&series.labels);
+    plan.guards.iter().any(|guard| match &guard.measured {
+        Measured::Ratio { bad, total } => of(bad) || of(total),
+        Measured::Gauge { metric, .. } => of(metric),
+        // Matchers on the edge itself would take buckets away; they are looked at without it.
+        Measured::Histogram { metric, .. } => series.name.strip_suffix(BUCKET) == Some(&*metric.metric),
+    })
+}
+
 /// What the series of one pod's page say, one reading per guard.
 pub(super) fn readings(plan: &Plan, page: &[Series]) -> Vec<Reading> {
     plan.guards.iter().map(|guard| reading(guard, page)).collect()

@@ -1,5 +1,6 @@
-//! The text format of metrics pages: Prometheus 0.0.4, and `OpenMetrics` 1.0 as far as counters go.
+//! The text formats of metrics pages: Prometheus 0.0.4 and `OpenMetrics` 1.0.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::analysis::Labels;
@@ -13,6 +14,8 @@ pub struct Series {
     pub labels: Labels,
     /// Its value; may be anything that a float can be.
     pub value: f64,
+    /// When the value was taken, in seconds since 1970, if the page says so: then it is not the time of the answer.
+    pub at: Option<f64>,
 }
 
 impl Series {
@@ -32,6 +35,38 @@ pub(super) fn key(name: &str, labels: &Labels) -> String {
     key
 }
 
+/// Series of one metric that are read from one page. With all pods together the engine takes 3,000 of a guard; so
+/// many on a single page are labels without bounds, such as a user's name or a whole path.
+pub const MOST_SERIES: usize = 1000;
+/// The same for the buckets of a histogram, of which each series has a dozen.
+pub const MOST_BUCKETS: usize = 10 * MOST_SERIES;
+
+fn most(name: &str) -> usize {
+    if name.ends_with("_bucket") { MOST_BUCKETS } else { MOST_SERIES }
+}
+
+/// How a page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The text format of Prometheus.
+    Text,
+    /// `OpenMetrics`: counters end in `_total` whatever their name, times are in seconds, and the last line is
+    /// `# EOF`, so that a page that was cut off is known.
+    OpenMetrics,
+}
+
+impl Form {
+    /// What a server says it has answered with. What says nothing is taken for the older format.
+    pub fn of(content_type: &str) -> Self {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+}
+
 /// Why a page cannot be read.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 pub enum PageError {
@@ -41,6 +76,22 @@ pub enum PageError {
     /// It is not text.
     #[error("not a metrics page (not UTF-8 text)")]
     NotText,
+    /// It was cut off.
+    #[error("the metrics page was cut off: it says it is OpenMetrics, and the last line is not # EOF")]
+    Truncated,
+    /// Too many series.
+    #[error(
+        "{metric} has {count} series on this page, at most {limit} are read: a label without bounds? Narrow the \
+         guard with `match`"
+    )]
+    TooManySeries {
+        /// Name of the metric.
+        metric: String,
+        /// How many there are.
+        count: usize,
+        /// How many are read.
+        limit: usize,
+    },
     /// A line of a wanted metric is broken.
     #[error("line {line} of the metrics page: {reason}")]
     Line {
@@ -51,8 +102,17 @@ pub enum PageError {
     },
 }
 
-/// Reads the series of those metrics that are `wanted`; lines of others are skipped unread.
-pub fn parse_page(body: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Series>, PageError> {
+/// Reads the series of those metrics that are `wanted`, and keeps those that are `kept`; lines of other metrics are
+/// skipped unread.
+///
+/// A client library writes a counter `errors` as `errors_total` on an `OpenMetrics` page and as `errors` on the
+/// other, so a wanted counter is found under both names, and is called as it is wanted.
+pub fn parse_page(
+    body: &[u8],
+    form: Form,
+    wanted: impl Fn(&str) -> bool,
+    kept: impl Fn(&Series) -> bool,
+) -> Result<Vec<Series>, PageError> {
     let text = std::str::from_utf8(body).map_err(|_| PageError::NotText)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let start = text.trim_start();
@@ -64,34 +124,69 @@ pub fn parse_page(body: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Seri
         let length = length.unwrap_or(1);
         return Err(PageError::NotMetrics(start.get(..length).unwrap_or("<").to_lowercase()));
     }
-    let mut series = Vec::new();
+    let (mut series, mut counts) = (Vec::new(), BTreeMap::<String, usize>::new());
+    // The counter whose lines follow, on an OpenMetrics page.
+    let mut counter = "";
+    let mut ended = false;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             if line == "# EOF" {
+                ended = true;
                 break;
+            }
+            if let (Form::OpenMetrics, Some(family)) = (form, line.strip_prefix("# TYPE ")) {
+                counter = family.strip_suffix(" counter").unwrap_or_default().trim();
             }
             continue;
         }
         let length = line.find(|c: char| c == '{' || c.is_whitespace()).unwrap_or(line.len());
-        let (name, rest) = line.split_at(length);
-        if wanted(name) {
-            let (labels, value) =
-                sample(rest).map_err(|reason| PageError::Line { line: index + 1, reason })?;
-            series.push(Series { name: name.to_owned(), labels, value });
+        let (mut name, rest) = line.split_at(length);
+        if !counter.is_empty() && name.strip_suffix("_total") == Some(counter) && !wanted(name) {
+            name = counter;
+        }
+        if !wanted(name) {
+            continue;
+        }
+        let (labels, value, at) =
+            sample(rest, form).map_err(|reason| PageError::Line { line: index + 1, reason })?;
+        let one = Series { name: name.to_owned(), labels, value, at };
+        if !kept(&one) {
+            continue;
+        }
+        let count = counts.entry(one.name.clone()).or_default();
+        *count += 1;
+        // Counted to the end, so that the message says how many; kept only as far as they can be used.
+        if *count <= most(&one.name) {
+            series.push(one);
         }
     }
-    Ok(series)
+    if form == Form::OpenMetrics && !ended {
+        return Err(PageError::Truncated);
+    }
+    match counts.into_iter().find(|(metric, count)| *count > most(metric)) {
+        Some((metric, count)) => Err(PageError::TooManySeries { limit: most(&metric), metric, count }),
+        None => Ok(series),
+    }
 }
 
-/// Labels and value: what follows the name. A time stamp and an exemplar may follow; they are not looked at.
-fn sample(rest: &str) -> Result<(Labels, f64), &'static str> {
+/// Labels, value and time: what follows the name. An exemplar may follow; it is not looked at.
+fn sample(rest: &str, form: Form) -> Result<(Labels, f64, Option<f64>), &'static str> {
     let (labels, rest) = match rest.trim_start().strip_prefix('{') {
         Some(inner) => labels(inner)?,
         None => (Labels::new(), rest),
     };
-    let value = rest.split_whitespace().next().ok_or("the value is missing")?;
-    Ok((labels, value.parse().map_err(|_| "the value is not a number")?))
+    let mut words = rest.split_whitespace();
+    let value = words.next().ok_or("the value is missing")?;
+    let value = value.parse().map_err(|_| "the value is not a number")?;
+    let at = match words.next() {
+        None | Some("#") => None,
+        Some(at) => {
+            let at: f64 = at.parse().map_err(|_| "the time after the value is not a number")?;
+            Some(if form == Form::OpenMetrics { at } else { at / 1000.0 })
+        }
+    };
+    Ok((labels, value, at))
 }
 
 /// The labels up to the closing brace, and what follows it.

@@ -1,8 +1,10 @@
-//! Tests of the engine: against exact sums, against published numbers, and on simulated releases.
+//! Tests of the engine: against exact sums, against published numbers, and on histories. Simulated releases are in
+//! `tests/it/decisions`.
 
+mod exact;
 mod folding;
 mod formulas;
-mod simulated;
+mod kinds;
 
 use std::collections::BTreeMap;
 
@@ -64,5 +66,23 @@ pub fn pair(second: i64, canary: Option<Reading>, stable: Option<Reading>) -> Sa
     Sample {
         at: at(second),
         outcome: Ok(vec![pod("c", Side::Canary, &[canary]), pod("s", Side::Stable, &[stable])]),
+    }
+}
+
+/// xorshift64* (Vigna 2016).
+pub struct Random(pub u64);
+
+impl Random {
+    /// Evenly in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Normal by the sum of twelve.
+    pub fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }
 }

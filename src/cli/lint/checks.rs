@@ -21,11 +21,11 @@ pub struct Found {
     pub help: Option<String>,
 }
 
-fn error(code: &'static str, field: String, message: String, help: &str) -> Found {
+pub(super) fn error(code: &'static str, field: String, message: String, help: &str) -> Found {
     Found { severity: Severity::Error, code, field, message, help: Some(help.to_owned()) }
 }
 
-fn note(code: &'static str, field: &str, message: String, help: &str) -> Found {
+pub(super) fn note(code: &'static str, field: &str, message: String, help: &str) -> Found {
     let help = (!help.is_empty()).then(|| help.to_owned());
     Found { severity: Severity::Note, code, field: field.to_owned(), message, help }
 }
@@ -118,7 +118,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     let mut found = Vec::new();
     weights(rollout, replicas, &mut found);
     let analysis = rollout.spec.analysis.clone().unwrap_or_default();
-    if analysis.guards.is_empty() {
+    if analysis.guards.is_empty() && analysis.templates.is_empty() {
         found.push(note(
             "no-guards",
             if rollout.spec.analysis.is_some() { "spec.analysis" } else { "spec" },
@@ -129,6 +129,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
     } else {
         durations(rollout, &mut found);
     }
+    super::source::check(rollout, &mut found);
     for (i, guard) in analysis.guards.iter().enumerate() {
         let at = format!("spec.analysis.guards[{i}]");
         match GuardPlan::resolve(guard) {

@@ -4,6 +4,7 @@
 
 mod checks;
 mod document;
+mod source;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -100,9 +101,13 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> LintReport {
             let pods =
                 replicas.or_else(|| sizes.get(&key(&one.node, &["spec", "workloadRef", "name"])).copied());
             let refused: Vec<String> = found.iter().map(|known| known.field.clone()).collect();
-            found.extend(
-                checks::rollout(rollout, pods).into_iter().filter(|new| !refused.contains(&new.field)),
-            );
+            // What is wrong with a source as a whole is said once, by whoever names its part.
+            let known = |new: &Found| {
+                refused.iter().any(|field| {
+                    *field == new.field || (new.code == source::CODE && field.starts_with(&new.field))
+                })
+            };
+            found.extend(checks::rollout(rollout, pods).into_iter().filter(|new| !known(new)));
         }
         add(&mut report, &one.file, &one.node, found);
     }

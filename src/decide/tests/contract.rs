@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::world::{World, of, time};
-use super::{approved, guarded, judged, plain, with};
+use super::{approved, asks_for_the_rollout, guarded, judged, plain, with};
 use crate::api::release::Verb;
 use crate::api::{BrakeForm, ReleasePhase, RolloutPhase};
-use crate::decide::{Brake, Effect};
+use crate::decide::{Brake, Effect, decide};
 
 pub(super) const WHOLE_WAY: [&str; 8] = [
     "ReleaseStarted",
@@ -426,4 +426,21 @@ fn requests_that_do_not_reach_the_canary_hold_it_and_say_so() {
     assert!(status.message.as_deref().unwrap().contains("the canary answered 0 of "), "{:?}", status.message);
     world.requests.clear();
     world.until(|w| w.release_phase() == ReleasePhase::Promoted);
+}
+
+#[test]
+fn no_release_starts_over_an_old_view_of_the_rollout_that_says_the_very_same() {
+    let mut world = World::stable(4, plain());
+    world.set_image("v2");
+    world.until(|w| w.reached(1));
+    // What a process sees that starts with an old Rollout: the Release was deleted, its canary is gone, and the veto
+    // that came with that is not there yet.
+    let mut old = world.observe().unwrap();
+    old.releases.clear();
+    old.replica_sets.retain(|rs| rs.revision != world.workload().revision);
+    old.memory = None;
+    let effects = decide(&old, world.time()).effects;
+    let names: Vec<&str> = effects.iter().map(Effect::name).collect();
+    let created = effects.iter().position(|e| matches!(e, Effect::CreateRelease(_))).unwrap();
+    assert!(effects[..created].iter().any(asks_for_the_rollout), "{names:?}");
 }

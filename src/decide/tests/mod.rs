@@ -9,9 +9,12 @@ mod people;
 mod random;
 mod restart;
 mod sight;
+mod templates;
 mod world;
 
 use serde_json::{Value, json};
+
+use super::{Effect, Expect, Subject};
 
 /// Three steps of ten seconds, no guards.
 fn plain() -> Value {
@@ -67,4 +70,13 @@ fn approved() -> Value {
     let steps =
         json!([{"weight": 10, "minDuration": "10s"}, {"weight": 50, "minDuration": "10s", "pause": true}]);
     with(plain(), "strategy", json!({"canary": {"steps": steps}}))
+}
+
+/// Whether an effect fails when the Rollout is not what was seen of it any more.
+fn asks_for_the_rollout(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::RecordRollout { .. }
+            | Effect::Confirm { subject: Subject::Rollout, expect: Expect::Unchanged, .. }
+    )
 }

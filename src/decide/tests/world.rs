@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
 use super::super::*;
-use crate::analysis::{PodSample, Reading, Sample, Side};
+use crate::analysis::{KnownTemplate, PodSample, Reading, Sample, Side};
 use crate::api::release::{Command, Verb};
 use crate::api::rollout::RolloutSpec;
 use crate::api::{BrakeForm, Release, ReleasePhase, ReleaseStatus, Rollout, RolloutPhase, RolloutStatus};
@@ -74,6 +74,7 @@ pub(super) struct World {
     pub releases: Vec<Release>,
     pub unread: Vec<UnreadRelease>,
     pub autoscaler: Option<Autoscaler>,
+    pub templates: Vec<KnownTemplate>,
     pub sight: Sight,
     pub brake: Brake,
     pub fates: BTreeMap<String, Fate>,
@@ -159,6 +160,7 @@ impl World {
             releases: Vec::new(),
             unread: Vec::new(),
             autoscaler: None,
+            templates: Vec::new(),
             sight: Sight::default(),
             brake: Brake::Engaged(BrakeForm::Policy),
             fates: BTreeMap::new(),
@@ -232,6 +234,7 @@ impl World {
             releases: self.releases.clone(),
             unread: self.unread.clone(),
             autoscalers: self.autoscaler.clone().into_iter().collect(),
+            templates: self.templates.clone(),
             sight: self.sight,
             brake: self.brake.clone(),
             rival: None,

@@ -131,7 +131,7 @@ fn every_shell_gets_a_completion() {
 #[test]
 fn definitions_and_manifests_are_printed_without_a_cluster() {
     let crds = text(&belay(&["crds"], "").stdout);
-    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 2, "{crds}");
+    assert_eq!(crds.matches("kind: CustomResourceDefinition").count(), 4, "{crds}");
     let manifests = belay(&["install", "--dry-run", "--image", "mirror/belay:9"], "");
     assert!(text(&manifests.stdout).contains("mirror/belay:9"));
     let version = text(&belay(&["version", "--client", "-o", "json"], "").stdout);

@@ -103,6 +103,9 @@ fn guard(change: &Value) -> Value {
 fn bad_rollouts() -> Vec<Bad> {
     let prometheus = json!({"url": "http://prometheus:9090"});
     let analysis = |change: Value| json!({"spec": {"analysis": change}});
+    let server = |change: &Value| {
+        analysis(json!({"metrics": {"pods": null, "prometheus": with(prometheus.clone(), change)}}))
+    };
     vec![
         bad(canary(&json!([{"weight": 25}, {"weight": 5}])), &["spec.strategy.canary.steps", "order them"]),
         bad(canary(&json!([{"weight": 25}, {"weight": 25}])), &["spec.strategy.canary.steps", "must grow"]),
@@ -130,6 +133,33 @@ fn bad_rollouts() -> Vec<Bad> {
             &["spec.analysis.metrics.prometheus.url", "must start with http://"],
         ),
         bad(analysis(json!({"metrics": {"pods": {"port": 0}}})), &["spec.analysis.metrics.pods.port", "1"]),
+        bad(
+            analysis(json!({"metrics": {"pods": {"tls": {"serverName": "web"}}}})),
+            &["spec.analysis.metrics.pods", "only with scheme: https"],
+        ),
+        bad(
+            analysis(json!({"metrics": {"pods": {"auth": {}}}})),
+            &["spec.analysis.metrics.pods.auth", "exactly one of basic and bearer"],
+        ),
+        bad(
+            server(
+                &json!({"tls": {"insecureSkipVerify": true, "caSecretRef": {"name": "ca"}}, "url": "https://p"}),
+            ),
+            &["spec.analysis.metrics.prometheus.tls", "insecureSkipVerify trusts everybody"],
+        ),
+        bad(
+            server(&json!({"tls": {}})),
+            &["spec.analysis.metrics.prometheus", "only with an address that starts with https://"],
+        ),
+        bad(
+            server(&json!({"headers": [{"name": "AUTHORIZATION", "value": "x"}]})),
+            &["spec.analysis.metrics.prometheus.headers[0].name", "`auth` with a Secret"],
+        ),
+        bad(
+            server(&json!({"headers": [{"name": "content-length", "value": "0"}]})),
+            &["spec.analysis.metrics.prometheus.headers[0].name", "set by the request itself"],
+        ),
+        bad(server(&json!({"lookBack": "6m"})), &["spec.analysis.metrics.prometheus.lookBack", "1s to 5m"]),
         bad(analysis(json!({"metrics": null})), &["spec.analysis.metrics", "add metrics.pods"]),
         bad(analysis(json!({"interval": "0s"})), &["spec.analysis.interval", "1s to 5m"]),
         bad(analysis(json!({"interval": "6m"})), &["spec.analysis.interval", "1s to 5m"]),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::load::Load;
 use super::operator::Operator;
 use super::scene::{Scene, brief, int, text, timeline};
-use super::{Env, PATIENCE, eventually};
+use super::{Env, PATIENCE, eventually, sources};
 
 /// Where the cluster's Prometheus answers an operator that runs beside it.
 const PROMETHEUS: &str = "http://127.0.0.1:9090";
@@ -252,8 +252,34 @@ async fn an_autoscaler() {
 
 /// Under load: the good version is proven and promoted, the bad one is proven worse and rolled back.
 async fn guarded(file: &str, change: impl Fn(String) -> String) {
-    let Some(mut example) = Example::start(file, change).await else { return };
+    let Some(example) = Example::start(file, change).await else { return };
+    judged(example).await;
+}
+
+async fn judged(mut example: Example) {
     let load = example.load(60).await;
+    let namespace = example.scene.namespace.name.clone();
+    if example.scene.get("belay.dev/v1alpha1", "Rollout", "web").await["spec"]["analysis"]["metrics"]["pods"]
+        .is_object()
+    {
+        // Its guards, tried beforehand by somebody who may ask pods through the API server.
+        let tried = run_as(
+            "admin",
+            "belay",
+            &["analyze", "web", "--for", "8s", "-o", "json", "-q", "-n", &namespace],
+        )
+        .await;
+        assert_eq!(tried.0, 0, "{}", tried.1);
+        let json: Value = serde_json::from_str(&tried.1).unwrap();
+        for guard in json["guards"].as_array().unwrap() {
+            assert!(int(guard, "/looks") > 1 && guard["wouldRollBack"] == false, "{guard}");
+            assert!(int(guard, "/proof/0/seconds") > 0, "{guard}");
+        }
+        assert_eq!(
+            (json["canary"].as_array().unwrap().len(), json["stable"].as_array().unwrap().len()),
+            (2, 2)
+        );
+    }
     example.next("release").await;
     let good = example.scene.releases().await.pop().unwrap();
     assert!(int(&good, "/status/analysis/guards/0/looks") > 0, "{}", good["status"]["analysis"]);
@@ -273,6 +299,12 @@ async fn a_guard_from_the_pods() {
     guarded("guard-pods.yaml", |yaml| yaml).await;
 }
 
+/// The errors and the times of a slow version: the second guard of the template sends it back.
+#[tokio::test]
+async fn guards_from_a_template() {
+    guarded("guard-template.yaml", |yaml| yaml).await;
+}
+
 #[tokio::test]
 async fn a_guard_from_prometheus() {
     guarded("guard-prometheus.yaml", |yaml| {
@@ -281,6 +313,23 @@ async fn a_guard_from_prometheus() {
         changed
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_guard_from_a_prometheus_that_wants_to_know_who_asks() {
+    let pki = sources::pki("127.0.0.1");
+    let address = sources::gate(&pki, "belay", "open sesame").await;
+    let change = |yaml: String| {
+        let changed = yaml.replace("https://prometheus.monitoring:9090\n", &format!("https://{address}\n"));
+        assert_ne!(changed, yaml, "the file names the address that is replaced");
+        changed
+    };
+    let Some(example) = Example::start("guard-prometheus-secure.yaml", change).await else { return };
+    // As the header's lines for kubectl do.
+    let secret = json!({"username": "belay", "password": "open sesame", "ca.crt": pki.authority});
+    example.scene.secret("prometheus", secret).await;
+    example.scene.let_it_read(&["prometheus"]).await;
+    judged(example).await;
 }
 
 #[tokio::test]

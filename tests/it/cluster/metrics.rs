@@ -194,9 +194,14 @@ async fn fake_answer(State(fake): State<Fake>) -> Response {
         };
         let other = if mode == "other" { "x" } else { "" };
         let pods = fake.pods.lock().unwrap().clone();
-        let series: Vec<Value> = (0..).zip(&pods).map(|(i, pod)| {
+        let asked = now + shift;
+        let sampled = (asked - if mode == "stale" { 3600 } else { 1 }).to_string();
+        let series: Vec<Value> = (0..).zip(&pods).flat_map(|(i, pod)| {
             let pod = format!("{pod}{other}");
-            json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [now + shift, value(i)]})
+            [
+                json!({"metric": {"__name__": "http_requests_total", "pod": pod, "code": "200"}, "value": [asked, value(i)]}),
+                json!({"metric": {"belay_sampled": "at", "pod": pod}, "value": [asked, sampled]}),
+            ]
         }).collect();
         json!({"status": "success", "data": {"resultType": "vector", "result": series}}).to_string()
     };
@@ -241,9 +246,10 @@ async fn a_metrics_server_that_fails_in_any_way_holds_until_it_is_back() {
         ("infinite", "is inf"),
         ("negative", "is -5"),
         ("empty", "has no series of http_requests_total"),
-        // As if there were none: what is too old, of the future, or of other pods is none of these pods'.
-        ("past", "has no series of http_requests_total"),
-        ("future", "has no series of http_requests_total"),
+        ("past", "s behind the operator's"),
+        ("future", "s ahead of the operator's"),
+        ("stale", "the sample of http_requests_total is 3600 s old"),
+        // As if there were none: what is of other pods is none of these pods'.
         ("other", "has no series of http_requests_total"),
         ("silent", "did not answer within"),
     ];

@@ -30,6 +30,7 @@ mod record;
 mod releases;
 mod rest;
 mod scene;
+mod sources;
 mod traces;
 mod webhook;
 mod writes;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
-use belay::analysis::query::{Target, parse_page, sample};
+use belay::analysis::query::{Form, SecretError, SecretValue, Secrets, Target, parse_page, sample};
 use belay::analysis::{Matchers, Plan, Side, Tolerance};
 use belay::cluster::http::Http;
 use jiff::Timestamp;
@@ -30,8 +30,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_page_is_read_or_refused(page in any_page()) {
-        if let Ok(series) = parse_page(&page, |name| name.starts_with("http_requests")) {
+    fn a_page_is_read_or_refused(page in any_page(), open in any::<bool>()) {
+        let form = if open { Form::OpenMetrics } else { Form::Text };
+        if let Ok(series) = parse_page(&page, form, |name| name.starts_with("http_requests"), |_| true) {
             for one in series {
                 prop_assert!(one.name.starts_with("http_requests"));
                 prop_assert!(!one.key().is_empty());
@@ -64,6 +65,21 @@ proptest! {
     }
 }
 
+/// The source here wants none.
+struct NoSecrets;
+
+impl Secrets for NoSecrets {
+    fn read<'a>(
+        &'a self,
+        _: &'a str,
+        name: &'a str,
+        _: &'a [&'a str],
+    ) -> futures::future::BoxFuture<'a, Result<Vec<SecretValue>, SecretError>> {
+        let missing = SecretError::Missing { namespace: "shop".to_owned(), name: name.to_owned() };
+        Box::pin(async move { Err(missing) })
+    }
+}
+
 fn plan(url: &str) -> Plan {
     let analysis = json!({
         "warmUp": "0s", "metrics": {"prometheus": {"url": url}},
@@ -79,6 +95,8 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let good = json!({"status": "success", "data": {"resultType": "vector", "result": [
         {"metric": {"__name__": "t", "pod": "p1", "namespace": "shop"}, "value": [1_700_000_000.0, "5"]},
         {"metric": {"__name__": "t", "pod": "p2"}, "value": [1_700_000_000.0, "7"]},
+        {"metric": {"belay_sampled": "at", "pod": "p1"}, "value": [1_700_000_000.0, "1699999999.5"]},
+        {"metric": {"belay_sampled": "at", "pod": "p2"}, "value": [1_700_000_000.0, "1699999999.5"]},
     ]}});
     let changed = super::any_changes().prop_map(move |changes| super::changed(&good, &changes));
     let bytes = |value: Value| value.to_string().into_bytes();
@@ -116,7 +134,7 @@ fn whatever_a_server_answers_is_a_sample_or_a_reason() {
     let (samples, reasons) = (Cell::new(0), Cell::new(0));
     proptest!(ProptestConfig::with_cases(300), |(bytes in any_answer())| {
         answer.lock().unwrap().clone_from(&bytes);
-        let sample = runtime.block_on(sample(&http, &plan, &targets, now));
+        let sample = runtime.block_on(sample(&http, &NoSecrets, &plan, &targets, now));
         match &sample.outcome {
             Ok(_) => samples.set(samples.get() + 1),
             Err(reason) => {

@@ -169,6 +169,28 @@ fn every_fault_at_every_request_changes_nothing() {
     eprintln!("{} histories with one fault each", runs.into_inner());
 }
 
+/// Somebody changes the workload after the operator has decided what to write, and before it arrives.
+#[test]
+fn a_change_just_before_any_request_is_never_let_out() {
+    let runs = AtomicUsize::new(0);
+    side_by_side(&all(), |scenario| {
+        let (_, snapshots) = reference(scenario, false);
+        for before in &snapshots {
+            let effect = before.processes[0].next_effect().map_or("nothing", belay::decide::Effect::name);
+            let what = format!("{}: a change before request {} ({effect})", scenario.name, before.requests);
+            let mut world = before.clone();
+            super::script::act(&mut world, &super::script::Act::Image("v4"));
+            world.judge();
+            let mut world = go_on(world, scenario);
+            world.assert_sound(&what);
+            world.assert_quiet(&what);
+            world.assert_sound(&what);
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    eprintln!("{} histories with one change each", runs.into_inner());
+}
+
 #[test]
 fn without_belay_kubectl_alone_goes_on_or_back_from_any_moment() {
     side_by_side(&all(), |scenario| {

@@ -9,6 +9,7 @@
 mod clock;
 mod deployments;
 mod exhaustive;
+mod floor;
 mod oracle;
 mod outcome;
 mod pods;
@@ -187,6 +188,14 @@ impl World {
         }
     }
 
+    /// A process makes sure that it may send its next request, and does not come to send it yet.
+    pub fn entitle(&mut self, index: usize) {
+        if self.processes[index].busy() {
+            self.processes[index].hold_lease(&mut self.server);
+            self.judge();
+        }
+    }
+
     /// A process sends its next request. True when it had one.
     pub fn send(&mut self, index: usize) -> bool {
         if !self.processes[index].busy() {
@@ -197,7 +206,9 @@ impl World {
             return true;
         }
         self.judge();
-        self.oracle.one_writes(&self.server, &self.processes[index].name);
+        if self.processes[index].may_send(self.server.now) {
+            self.oracle.one_writes(&self.server, &self.processes[index].name);
+        }
         if let Some(mut snapshots) = self.snapshots.take() {
             snapshots.push(self.clone());
             self.snapshots = Some(snapshots);

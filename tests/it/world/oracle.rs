@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use belay::api::release::{Command, Verb};
 use belay::api::{OPERATOR_USER, Release, ReleasePhase, ReleaseStatus};
-use belay::decide::{canary_pods, revision, without_hash};
+use belay::decide::{revision, without_hash};
 use serde_json::Value;
 
 use super::Truth;
 use super::deployments::{controller, int, is_deleting, selected, text};
+use super::floor::Floor;
 use super::pods::is_ready;
 use super::server::{Server, Sort, Write};
 
@@ -38,6 +40,7 @@ pub struct Oracle {
     pub guards_brake: bool,
     /// The largest size that the workload ever had: a view of it may be old.
     largest: i64,
+    pub floor: Floor,
     /// Largest difference of two clocks, in seconds.
     pub skew: f64,
     begun: bool,
@@ -56,6 +59,7 @@ impl Oracle {
             breaches,
             largest,
             served: first,
+            floor: Floor::begin(server),
             ..Self::default()
         };
     }
@@ -81,7 +85,12 @@ impl Oracle {
                     self.releases.insert(write.name.clone(), release);
                 }
             }
-            (Sort::Deployment, Some(d)) => self.largest = self.largest.max(int(d, "/spec/replicas")),
+            (Sort::Deployment, Some(d)) => {
+                self.largest = self.largest.max(int(d, "/spec/replicas"));
+                let lost = if self.begun { self.floor.lost(server, write) } else { None };
+                self.breach(lost.is_some(), at, lost.unwrap_or_default());
+            }
+            (Sort::Autoscaler, Some(a)) => self.floor.written(write, a),
             (Sort::ReplicaSet, Some(rs)) => self.past_the_brake(write, rs),
             _ => {}
         }
@@ -140,7 +149,13 @@ impl Oracle {
             Sort::Release => path.starts_with("/status"),
             Sort::Pod | Sort::Lease | Sort::Event => false,
         };
-        let server_side = ["/metadata/resourceVersion", "/metadata/generation", "/metadata/managedFields"];
+        let server_side = [
+            "/metadata/resourceVersion",
+            "/metadata/generation",
+            "/metadata/managedFields",
+            // Somebody's finalizer keeps what was deleted.
+            "/metadata/deletionTimestamp",
+        ];
         let foreign: Vec<&String> =
             changed.iter().filter(|p| !server_side.iter().any(|s| p.starts_with(s)) && !mine(p)).collect();
         self.breach(!foreign.is_empty(), at, format!("Belay wrote to {sort:?}: {foreign:?}"));
@@ -234,17 +249,29 @@ impl Oracle {
         let silent = is.phase != ReleasePhase::Pending && (is.reason.is_none() || is.message.is_none());
         self.breach(silent, at, format!("{name}: no reason is given"));
         if is.phase == ReleasePhase::RolledBack && is.reason.as_deref() != Some("RolloutDeleted") {
-            let asked = new.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry);
+            let asked = new.spec.commands.iter().any(|c| c.verb == Verb::Retry);
             if !asked {
                 self.rejected.insert(new.spec.to.revision.clone());
             }
         }
+        let obeyed: Vec<(usize, &Command)> = obeyed(&new, &is).collect();
+        for (_, command) in obeyed.iter().filter(|(index, _)| *index >= was.commands.len()) {
+            let at_step = i64::from(was.step.index) + 1;
+            let another = command.step.is_some_and(|step| i64::from(step) != at_step);
+            let another = another && matches!(command.verb, Verb::Promote | Verb::Approve);
+            let what = format!("{name}: at step {at_step} a command for step {:?} was obeyed", command.step);
+            self.breach(another, at, what);
+        }
         if is.step.index > was.step.index {
+            let mut verbs = obeyed.iter().rev().map(|(_, command)| command.verb);
+            let last = verbs.find(|v| matches!(v, Verb::Pause | Verb::Resume | Verb::Promote));
             let by = is.timeline.iter().rev().find(|e| e.reason == "StepPassed").map(|e| e.message.clone());
             let by = by.unwrap_or_default();
             let person = by.contains("because") || by.contains("serves");
             let jumped = is.step.index > was.step.index + 1 && !(is.step.index as usize == steps && person);
             self.breach(jumped, at, format!("{name}: a step was skipped: {by}"));
+            let paused = last == Some(Verb::Pause) && !by.contains("because");
+            self.breach(paused, at, format!("{name}: a step was passed while it was paused: {by}"));
             if !person {
                 self.too_soon(at, &old, &was, &is, &by);
                 let blind = new.spec.analysis.is_some() && truth.down_since.is_some_and(|t| at > t + 10_000);
@@ -279,8 +306,7 @@ impl Oracle {
         };
         for lifted in vetoes(before).difference(&vetoes(after)) {
             let asked = server.releases().iter().any(|r| {
-                r.spec.to.revision == *lifted
-                    && r.spec.commands.iter().any(|c| c.verb == belay::api::release::Verb::Retry)
+                r.spec.to.revision == *lifted && r.spec.commands.iter().any(|c| c.verb == Verb::Retry)
             });
             self.breach(!asked, write.at, format!("the veto of {lifted} was lifted, and nobody asked"));
         }
@@ -302,6 +328,9 @@ impl Oracle {
         let ended = |r: &Value| ["Promoted", "RolledBack", "Superseded"].contains(&text(r, "/status/phase"));
         let not_final = server.all(Sort::Release).filter(|r| !ended(r)).count();
         self.breach(not_final > 1, at, format!("{not_final} releases run at once"));
+        let mut sets = server.all(Sort::ReplicaSet);
+        let left = server.rollout().is_none() && sets.any(|rs| owner_kind(rs) == "Rollout");
+        self.breach(left, at, "the Rollout is gone, and its canary is not");
         let Some(deployment) = server.get(Sort::Deployment, "web") else { return };
         let replicas = int(deployment, "/spec/replicas");
         let uid = text(deployment, "/metadata/uid");
@@ -328,11 +357,17 @@ impl Oracle {
     }
 }
 
-/// Pods that the recorded step of a release permits.
+/// Pods that the recorded step of a release permits: the fewest beside `replicas` that reach its weight.
 fn permitted(release: &Release, replicas: i64) -> i64 {
-    let step = release.spec.steps.get(step_of(release));
-    let replicas = i32::try_from(replicas).unwrap();
-    step.map_or(replicas, |s| canary_pods(replicas, s.weight)).into()
+    let Some(step) = release.spec.steps.get(step_of(release)) else { return replicas };
+    let reaches = |pods: &i64| pods * 100 >= i64::from(step.weight) * (replicas + pods);
+    (0..replicas).find(reaches).unwrap_or(replicas)
+}
+
+/// The commands of a release that were accepted, with their places in the list.
+fn obeyed<'a>(release: &'a Release, status: &'a ReleaseStatus) -> impl Iterator<Item = (usize, &'a Command)> {
+    let answered = release.spec.commands.iter().zip(&status.commands).enumerate();
+    answered.filter(|(_, (_, answer))| answer.accepted).map(|(index, (command, _))| (index, command))
 }
 
 fn status(release: &Release) -> ReleaseStatus {

@@ -81,5 +81,9 @@ impl World {
             let what = format!("{what}: {name} wants to wake: {reasons:?}");
             assert_eq!(process.next_timer(), None, "{what}\n{}", self.outcome());
         }
+        if self.server.releases().iter().all(is_final) {
+            let borrowed = self.oracle.floor.borrowed(&self.server);
+            assert_eq!(borrowed, None, "{what}: what was borrowed did not go back\n{}", self.outcome());
+        }
     }
 }

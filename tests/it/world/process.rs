@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use belay::act::{self, ActError};
+use belay::act::{self, ActError, Hold};
 use belay::api::{BrakeForm, OPERATOR_USER};
 use belay::clock::Moment;
 use belay::decide::{Brake, Effect};
-use belay::observe::{Key, News};
+use belay::observe::{Key, Kind, News};
 use belay::operator::candidate::{Answer, Candidate, Step, Ticket};
 use belay::operator::{Core, Ended, Look, Pass, Report, judge};
 use jiff::Timestamp;
@@ -67,6 +67,8 @@ pub struct Process {
     candidate: Candidate,
     /// Of the pass that is under way.
     ticket: Ticket,
+    /// The tenure in which the next request may be sent, once it was made sure of.
+    entitled: Option<Hold>,
     /// How much of the log it has been told, by kind.
     seen: BTreeMap<Sort, usize>,
     flight: Option<Flight>,
@@ -103,6 +105,7 @@ impl Process {
             name: name.to_owned(),
             core: Core::default(),
             ticket: candidate.ticket(),
+            entitled: None,
             candidate,
             rate: 1000,
             seen: BTreeMap::new(),
@@ -133,6 +136,11 @@ impl Process {
             process.core.take_news(News::Finish(kind), now);
             process.seen.insert(sort, until);
         }
+        // No Rollout of this world names a template.
+        for kind in [Kind::Templates, Kind::ClusterTemplates] {
+            process.core.take_news(News::Begin(kind), now);
+            process.core.take_news(News::Finish(kind), now);
+        }
         process.core.set_brake(brake(server), now);
         process
     }
@@ -161,10 +169,17 @@ impl Process {
 
     /// Makes sure that it may write, as the operator does before each write. False: the pass has ended.
     pub fn hold_lease(&mut self, server: &mut Server) -> bool {
+        if self.entitled.is_some() {
+            // It did, and was stopped since then without knowing it.
+            return true;
+        }
         for _ in 0..TRIES {
             let at = self.moment(server.now);
             let ended = match self.candidate.evaluate(&mut self.ticket, at) {
-                Step::Fine(_) => return true,
+                Step::Fine(hold) => {
+                    self.entitled = Some(hold);
+                    return true;
+                }
                 Step::Wait(until) => {
                     let wait = i64::try_from(until.since(at).as_millis()).unwrap() + 1;
                     Some(Ended::NotLeader(self.time(server.now + wait)))
@@ -195,6 +210,12 @@ impl Process {
             (_, body) => record(server.replace(&self.name, Sort::Lease, LEASE, body.unwrap_or_default())),
         };
         self.candidate.answered(request.purpose, at, &answer, at);
+    }
+
+    /// Whether the fence stands that is looked at when a request is sent: the tenure lasts, by its own clock.
+    pub fn may_send(&self, now: i64) -> bool {
+        let at = self.moment(now);
+        self.candidate.hold(at).is_some_and(|hold| self.entitled.is_some_and(|e| e.epoch == hold.epoch))
     }
 
     fn end_pass(&mut self, ended: Ended, now: i64) {
@@ -275,10 +296,13 @@ impl Process {
     /// Sends the next request of the pass, with a fault if there is one.
     pub fn send(&mut self, server: &mut Server, fault: Option<Fault>) -> Sent {
         let now = self.time(server.now);
+        let fenced = !self.may_send(server.now);
+        self.entitled = None;
         let Some(flight) = &mut self.flight else { return Sent::Nothing };
         let Some(effect) = flight.effects.pop_front() else { return Sent::Nothing };
         let request = act::request(&effect, now, &self.name);
         let answer = match fault {
+            _ if fenced => Err(ActError::Fenced),
             Some(Fault::CrashBefore) => return Sent::Died,
             Some(Fault::CrashAfter) => {
                 drop(execute(server, &request));
@@ -343,7 +367,9 @@ fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal
         act::Verb::Delete => {
             let uid = request.body.pointer("/preconditions/uid").and_then(Value::as_str);
             server.delete(OPERATOR_USER, sort, &request.name, uid)?;
-            Ok(serde_json::json!({"kind": "Status", "status": "Success"}))
+            // What a finalizer keeps is the answer.
+            let kept = server.get(sort, &request.name).map(|object| (**object).clone());
+            Ok(kept.unwrap_or_else(|| serde_json::json!({"kind": "Status", "status": "Success"})))
         }
     }
 }

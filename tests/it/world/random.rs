@@ -225,7 +225,7 @@ impl History {
     /// Processes freeze, die, and start with old views.
     fn trouble(&mut self) {
         let index = self.dice.below(self.world.processes.len());
-        match self.dice.below(4) {
+        match self.dice.below(5) {
             0 => {
                 let process = &mut self.world.processes[index];
                 process.frozen = !process.frozen;
@@ -242,6 +242,11 @@ impl History {
                 let at = entries - self.dice.below(entries.min(30));
                 self.tell(|| format!("{index} is killed, and starts with {sort:?} as of {at} of {entries}"));
                 self.world.restart(index, &BTreeMap::from([(sort, at)]));
+            }
+            3 => {
+                self.world.entitle(index);
+                self.world.processes[index].frozen = true;
+                self.tell(|| format!("{index} is frozen with a request in its hands"));
             }
             _ => {
                 let world = &mut self.world;

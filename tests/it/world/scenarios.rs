@@ -105,6 +105,9 @@ pub fn with(mut spec: Value, field: &str, value: Value) -> Value {
     spec
 }
 
+/// What the release that somebody deleted left behind is kept, and so is the Rollout.
+pub const KEPT: &str = "release and rollout deleted, the canary kept";
+
 const V2: Line = (When::After(1), Act::Image("v2"));
 
 fn after(seconds: i64, act: Act) -> Line {
@@ -223,6 +226,16 @@ fn every() -> Vec<Scenario> {
                 ],
             ),
             Scenario::new("release deleted", vec![V2, (When::Reached(1), Act::DeleteRelease)]),
+            Scenario::new(
+                KEPT,
+                vec![
+                    V2,
+                    (When::Reached(1), Act::KeepCanary(true)),
+                    after(0, Act::DeleteRelease),
+                    after(0, Act::DeleteRollout),
+                    after(30, Act::KeepCanary(false)),
+                ],
+            ),
             Scenario::new("deployment deleted", vec![V2, (When::Reached(1), Act::DeleteDeployment)])
                 .resized(),
             Scenario { autoscaler: Some(autoscaler(2, 10)), ..Scenario::new("autoscaler at rest", vec![V2]) },
@@ -235,6 +248,20 @@ fn every() -> Vec<Scenario> {
                 .tail(200)
                 .timed()
                 .resized()
+            },
+            Scenario {
+                autoscaler: Some(autoscaler(2, 10)),
+                ..Scenario::new(
+                    "autoscaler under the same load",
+                    vec![
+                        after(0, Act::Load(5)),
+                        V2,
+                        (When::Reached(1), Act::Load(5)),
+                        after(60, command(Verb::Approve)),
+                    ],
+                )
+                .spec(approved())
+                .timed()
             },
             Scenario {
                 autoscaler: Some(autoscaler(2, 10)),

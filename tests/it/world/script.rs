@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::World;
 use super::deployments::{int, text};
+use super::oracle::owner_kind;
 use super::pods::Fate;
 use super::server::{Refusal, Server, Sort, child};
 
@@ -41,6 +42,8 @@ pub enum Act {
     DeleteDeployment,
     /// The latest one.
     DeleteRelease,
+    /// Whether somebody's finalizer keeps the canary's ReplicaSet when it is deleted.
+    KeepCanary(bool),
     /// How pods of an image behave from now on.
     Fate(&'static str, Fate),
     /// The share of bad requests of an image from now on, in per mille.
@@ -125,6 +128,16 @@ pub fn act(world: &mut World, act: &Act) {
             if let Some(release) = server.releases().last() {
                 let name = release.metadata.name.clone().unwrap();
                 drop(server.delete("alice", Sort::Release, &name, None));
+            }
+        }
+        Act::KeepCanary(keep) => {
+            let sets = server.all(Sort::ReplicaSet).filter(|rs| owner_kind(rs) == "Rollout");
+            let names: Vec<String> = sets.map(|rs| text(rs, "/metadata/name").to_owned()).collect();
+            for name in names {
+                let kept = if *keep { json!(["example.com/kept"]) } else { json!([]) };
+                drop(server.update("alice", Sort::ReplicaSet, &name, false, |rs| {
+                    rs["metadata"]["finalizers"] = kept;
+                }));
             }
         }
         Act::Fate(image, fate) => world.node.set_fate(Some(image), *fate),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::contract::assert_promoted;
 use super::super::world::{Fate, of};
-use super::super::{guarded, judged, plain, with};
+use super::super::{asks_for_the_rollout, guarded, judged, plain, with};
 use super::*;
 use crate::api::release::Verb;
 
@@ -248,6 +248,27 @@ fn a_failure_after_it_was_let_go_is_paused_again_where_it_stands() {
     world.fates.clear();
     world.advance(60);
     assert_out(&mut world, "v2");
+}
+
+#[test]
+fn a_promote_of_the_step_before_lets_nothing_go_that_failed_after_it() {
+    let mut world = let_go(8, by_hand());
+    world.fates.insert("v2".into(), Fate::LosesReadiness(0));
+    world.advance(60);
+    assert_eq!(world.release_status().reason.as_deref(), Some("RollbackWanted"));
+    // Given by somebody who looked at it before it was let go.
+    world.command_with(Verb::Promote, Some(1), false);
+    world.advance(60);
+    assert!(!world.release_status().commands[0].accepted);
+    assert_eq!(world.release_phase(), ReleasePhase::Paused);
+    assert!(world.workload().paused);
+}
+
+#[test]
+fn it_is_watched_only_after_the_rollout_was_asked_whether_it_was_rejected() {
+    let world = at_first(8, plain());
+    let created = world.log.iter().position(|e| matches!(e, Effect::CreateRelease(_))).unwrap();
+    assert!(world.log[..created].last().is_some_and(asks_for_the_rollout));
 }
 
 #[test]
