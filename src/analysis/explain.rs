@@ -10,6 +10,8 @@ use crate::api::evidence::{Counts, GuardState};
 pub struct Explanation {
     /// The guard's name.
     pub guard: String,
+    /// What edges and means count in; empty where the metric's name does not say.
+    pub unit: &'static str,
     /// What was compared: one entry for a ratio, one per edge for a histogram, none for a gauge.
     pub compared: Vec<Compared>,
     /// The entry of `compared` with the most evidence that it is beyond the tolerance.
@@ -83,6 +85,7 @@ pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanatio
     let last = state.recent.last();
     Explanation {
         guard: guard.name.clone(),
+        unit: guard.unit(),
         compared,
         worst,
         gauge: state.gauge.as_ref().filter(|gauge| gauge.differences > 0).map(|gauge| {

@@ -203,6 +203,23 @@ impl GuardPlan {
         seconds.is_finite().then_some(seconds)
     }
 
+    /// What its values count in, as the metric's name ends by convention (Prometheus' naming practices); empty where it
+    /// does not say.
+    pub fn unit(&self) -> &'static str {
+        let metric = match &self.measured {
+            Measured::Ratio { .. } => return "",
+            Measured::Histogram { metric, .. } | Measured::Gauge { metric, .. } => metric.metric.as_str(),
+        };
+        let units = [
+            ("_milliseconds", "ms"),
+            ("_ms", "ms"),
+            ("_seconds", "s"),
+            ("_bytes", "bytes"),
+            ("_celsius", "°C"),
+        ];
+        units.iter().find(|(end, _)| metric.ends_with(end)).map_or("", |(_, unit)| unit)
+    }
+
     /// The share of counted events that is tolerated when stable's share is `stable`; nothing for values that are
     /// no shares.
     pub fn tolerated(&self, stable: f64) -> Option<f64> {

@@ -64,14 +64,16 @@ fn seen(e: &Explanation) -> String {
         let times = if stable > 0.0 { format!(": {}x", digits(canary / stable, 3)) } else { String::new() };
         return format!(
             "canary {} against stable {} on average over {minutes} minute{plural}{times}",
-            digits(canary, 4),
-            digits(stable, 4)
+            measure(canary, e.unit),
+            measure(stable, e.unit)
         );
     }
     let Some(worst) = e.compared.get(e.worst) else { return "no events yet".to_owned() };
     let what = match (worst.edge, e.compared.len()) {
-        (Some(edge), 1) => format!("slower than {}: ", measure(edge)),
-        (Some(edge), edges) => format!("slower than {}, the worst of {edges} edges: ", measure(edge)),
+        (Some(edge), 1) => format!("slower than {}: ", measure(edge, e.unit)),
+        (Some(edge), edges) => {
+            format!("slower than {}, the worst of {edges} edges: ", measure(edge, e.unit))
+        }
         (None, _) => String::new(),
     };
     format!(
@@ -141,9 +143,13 @@ fn times_worse(compared: &Compared) -> String {
     }
 }
 
-/// An edge in the metric's own unit, which the metric's name tells.
-fn measure(edge: f64) -> String {
-    digits(edge, 3)
+/// A value with its unit, where that is known.
+fn measure(value: f64, unit: &str) -> String {
+    let number = digits(value, 4);
+    // 0.1 and not 0.1000.
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    if unit.is_empty() { number.to_owned() } else { format!("{number} {unit}") }
 }
 
 /// Seconds in the largest unit that leaves a number above 1, rounded up.

@@ -197,6 +197,13 @@ pub struct GuardReport {
     /// The entry of `compared` with the most evidence that it is beyond the tolerance.
     #[serde(skip)]
     pub worst: usize,
+    /// What edges and means count in; empty where the metric's name does not say.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub unit: &'static str,
+    /// About how many seconds the proof of safety still takes at the traffic so far; absent when it is there, would not
+    /// come, or cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_to_proof: Option<f64>,
     /// Of a gauge: the means since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<MeanReport>,
@@ -510,6 +517,8 @@ fn guards(release: &Release) -> Vec<GuardReport> {
             seen,
             compared: explained.compared.iter().map(compared).collect(),
             worst: explained.worst,
+            unit: explained.unit,
+            seconds_to_proof: explained.seconds_to_proof.map(f64::ceil),
             mean: explained.gauge.map(|[canary, stable]| MeanReport { canary, stable }),
             evidence: EvidenceReport {
                 worse: Proof::new(known.strict, plan.needed_strict(planned)),

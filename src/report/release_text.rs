@@ -172,6 +172,11 @@ pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> St
     if let Some(message) = &report.message {
         field(if report.finished { "why" } else { "now" }, message);
     }
+    let missing = report.guards.iter().filter_map(|guard| guard.seconds_to_proof).reduce(f64::max);
+    if let Some(missing) = missing.filter(|_| !report.finished) {
+        let time = Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX);
+        field("proof", &format!("about {} more at this traffic, if it is as good as stable", seconds(time)));
+    }
     if let Some(silent) = report.no_data.as_ref().filter(|_| !report.finished) {
         let why = silent.reason.as_deref().unwrap_or("the reason is not known");
         field("metrics", &format!("no data for {}: {why}", age(silent.since, scene.now)));
@@ -197,10 +202,15 @@ fn guard_table(guards: &[GuardReport], scene: &Scene, indent: usize) -> String {
         .map(|guard| {
             let (canary, stable) = match (guard.compared.get(guard.worst), &guard.mean) {
                 (Some(worst), _) => {
-                    let slower = worst.slower_than.map(|edge| format!(" > {edge}")).unwrap_or_default();
+                    let slower = worst.slower_than.map(|edge| format!(" > {edge} {}", guard.unit));
+                    let slower = slower.map(|words| words.trim_end().to_owned()).unwrap_or_default();
                     (share(&worst.canary) + &slower, share(&worst.stable) + &slower)
                 }
-                (None, Some(mean)) => (format!("{:.4}", mean.canary), format!("{:.4}", mean.stable)),
+                (None, Some(mean)) => {
+                    let number = |x: f64| if x.abs() < 100.0 { format!("{x:.4}") } else { count(x) };
+                    let value = |x| format!("{} {}", number(x), guard.unit).trim_end().to_owned();
+                    (value(mean.canary), value(mean.stable))
+                }
                 (None, None) => ("no events".to_owned(), "no events".to_owned()),
             };
             let proof = |proof: &super::release::Proof, tone| {

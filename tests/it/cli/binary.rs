@@ -143,7 +143,8 @@ fn as_a_plugin_it_is_called_kubectl_belay() {
     let folder = std::env::temp_dir().join(format!("belay-plugin-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let plugin = folder.join("kubectl-belay");
-    std::fs::copy(env!("CARGO_BIN_EXE_belay"), &plugin).unwrap();
+    // Not a copy: a process that another test starts meanwhile would hold it open for writing, and it could not run.
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_belay"), &plugin).unwrap();
     let help = Command::new(&plugin).args(["promote", "--help"]).output().unwrap();
     let failed = Command::new(&plugin).args(["list", "--kubeconfig", "no-such-file"]).output().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
