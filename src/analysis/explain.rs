@@ -2,7 +2,7 @@
 
 use super::evidence::{CAP, NEEDED_SAFE, Rule, SAFE_GRID};
 use super::replay::would_fail;
-use super::{GuardPlan, Interval, Plan, Tolerance, Tolerated, ratio_interval};
+use super::{GuardPlan, Interval, Plan, Quantile, Tolerance, Tolerated, quantiles, ratio_interval};
 use crate::api::evidence::{Counts, GuardState};
 
 /// All numbers of an explanation of one guard.
@@ -16,6 +16,8 @@ pub struct Explanation {
     pub compared: Vec<Compared>,
     /// The entry of `compared` with the most evidence that it is beyond the tolerance.
     pub worst: usize,
+    /// Of a histogram: how long requests take, as far as its edges tell.
+    pub quantiles: Vec<Quantile>,
     /// Of a gauge: the mean of the canary and of stable over all whole minutes.
     pub gauge: Option<[f64; 2]>,
     /// Evidence that the canary is worse than stable.
@@ -88,6 +90,7 @@ pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanatio
         unit: guard.unit(),
         compared,
         worst,
+        quantiles: quantiles(state),
         gauge: state.gauge.as_ref().filter(|gauge| gauge.differences > 0).map(|gauge| {
             let minutes = f64::from(gauge.differences);
             gauge.totals.map(|sum| sum / minutes)

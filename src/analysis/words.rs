@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Compared, Explanation, Interval, Tolerated};
+use super::{Between, Compared, Explanation, Interval, Tolerated};
+
+/// The quantile that is told in words.
+const SHOWN: f64 = 0.95;
 
 /// An explanation in three sentences. `headline` says what became of it, such as `Rolled back after 35 s.`
 pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
@@ -13,6 +16,10 @@ pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
     }
     let _ = writeln!(text, "Guard {}: {}.", e.guard, seen(e));
     text.push_str(&evidence(e));
+    if let Some(found) = e.quantiles.iter().find(|found| found.q.to_bits() == SHOWN.to_bits()) {
+        let of = |between: &Between| range(between, e.unit);
+        let _ = write!(text, " p95: canary {}, stable {}.", of(&found.canary), of(&found.stable));
+    }
     if e.dispersion > 1.05 {
         let _ = write!(text, " Stable's events come in bursts: evidence counts 1/{:.1}.", e.dispersion);
     }
@@ -54,6 +61,16 @@ pub fn finding_text(explanation: &Explanation) -> String {
         amount(e.margin),
         amount(e.needed_margin)
     )
+}
+
+/// Between which edges a quantile is.
+fn range(between: &Between, unit: &str) -> String {
+    match (between.low > 0.0, between.high) {
+        (true, Some(high)) => format!("{} to {}", measure(between.low, ""), measure(high, unit)),
+        (true, None) => format!("above {}", measure(between.low, unit)),
+        (false, Some(high)) => format!("below {}", measure(high, unit)),
+        (false, None) => "not known yet".to_owned(),
+    }
 }
 
 /// What was seen of both versions.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Scene;
+use super::guard::{GuardReport, Proof};
 use super::looks::{LookReport, Start};
-use super::release::{GuardReport, Proof};
 use super::text::{Tone, count, evidence, paint, seconds};
 
 /// From "1 or less" to "what is needed is reached"; only that fills the whole height.

@@ -31,6 +31,7 @@ pub mod change;
 mod chart;
 pub mod checks;
 pub mod command;
+pub mod guard;
 pub mod history;
 pub mod lint;
 pub mod looks;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::Scene;
 use super::chart::{chart, legend};
+use super::guard::{GuardReport, Share};
 use super::looks::starts;
-use super::release::{CommandEntry, Event, GuardReport, ImageChange, ReleaseReport, Share};
+use super::release::{CommandEntry, Event, ImageChange, ReleaseReport};
 use super::text::{Tone, age, count, evidence, moment, paint, percent, plural, seconds, table, wrap};
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
@@ -213,7 +214,7 @@ fn guard_table(guards: &[GuardReport], scene: &Scene, indent: usize) -> String {
                 }
                 (None, None) => ("no events".to_owned(), "no events".to_owned()),
             };
-            let proof = |proof: &super::release::Proof, tone| {
+            let proof = |proof: &super::guard::Proof, tone| {
                 let words = format!("{} of {}", evidence(proof.value), count(proof.needs));
                 if proof.reached { paint(scene, tone, &words) } else { words }
             };

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::guard::Proof;
 use super::looks::{Start, resets, starts};
-use super::release::{Proof, ReleaseReport};
+use super::release::ReleaseReport;
 use super::release_text::headline;
 use super::text::{Tone, count, evidence, paint, plural, seconds, table, wrap};
 use super::{Report, Scene};

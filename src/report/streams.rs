@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::release::Proof;
+use super::guard::Proof;
 use super::text::{count, evidence, plural, table};
 use super::{Report, Scene};
 use crate::analysis::{Judge, Judged, NEEDED_SAFE, Said};

@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::guard::{GuardReport, Proof};
 use super::looks::{LookReport, Start, starts};
-use super::release::{GuardReport, Proof, ReleaseReport};
+use super::release::ReleaseReport;
 use super::release_text::{headline, image_words};
 use super::text::{count, evidence, seconds};
 use crate::api::evidence::Counts;

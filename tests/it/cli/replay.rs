@@ -9,7 +9,8 @@ use belay::analysis::{
 use belay::api::Release;
 use belay::api::analysis::Confidence;
 use belay::api::evidence::AnalysisState;
-use belay::report::release::{GuardReport, ReleaseReport};
+use belay::report::guard::GuardReport;
+use belay::report::release::ReleaseReport;
 use belay::report::replay::ReplayReport;
 use belay::report::svg::svg;
 use belay::report::{Rendering, Report, Scene, render};
