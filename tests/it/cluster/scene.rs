@@ -209,7 +209,16 @@ impl Scene {
         eventually(PATIENCE, "a release starts", async || {
             let releases = self.releases().await;
             if releases.len() > known {
-                return Ok(text(releases.last().unwrap(), "/metadata/name"));
+                // One may have ended, and the next begun, within the second that objects are dated by.
+                let at = |release: &Value| text(release, "/metadata/creationTimestamp");
+                let mut newest = releases.iter().filter(|r| at(r) == at(releases.last().unwrap()));
+                let present = match newest.clone().count() {
+                    1 => None,
+                    _ => Some(belay::decide::revision(&self.workload().await["spec"]["template"])),
+                };
+                let of_present = |r: &&Value| Some(text(r, "/spec/to/revision")) == present;
+                let found = newest.clone().rfind(of_present).or(newest.next_back());
+                return Ok(text(found.unwrap(), "/metadata/name"));
             }
             Err(format!("{} releases; {}", releases.len(), self.rollout().await["status"]))
         })
