@@ -25,6 +25,7 @@ fn total(pod: &PodSample) -> &BTreeMap<String, f64> {
     total
 }
 
+mod histograms;
 mod secure;
 
 /// Has no Secret, and nobody should ask for one.
