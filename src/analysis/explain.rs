@@ -1,6 +1,6 @@
 //! Why a release was rolled back, held or let on, in numbers.
 
-use super::evidence::{CAP, NEEDED_SAFE, Rule, SAFE_GRID};
+use super::evidence::{CAP, NEEDED_SAFE, Rule, SAFE_GRID, wealth};
 use super::replay::would_fail;
 use super::{GuardPlan, Interval, Plan, Quantile, Tolerance, Tolerated, quantiles, ratio_interval};
 use crate::api::evidence::{Counts, GuardState};
@@ -82,7 +82,7 @@ impl Explanation {
 pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanation {
     let compared: Vec<Compared> =
         (0..state.streams.len()).map(|index| compare(state, index, guard)).collect();
-    let beyond = |index: &usize| state.streams[*index].margin_bets.iter().sum::<f64>();
+    let beyond = |index: &usize| wealth(&state.streams[*index].margin_bets);
     let worst = (0..state.streams.len()).max_by(|a, b| beyond(a).total_cmp(&beyond(b))).unwrap_or(0);
     let last = state.recent.last();
     Explanation {

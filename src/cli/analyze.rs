@@ -25,7 +25,7 @@ use crate::api::template::{AnalysisTemplate, ClusterAnalysisTemplate, Template, 
 use crate::clock;
 use crate::cluster::http::Http;
 use crate::cluster::through::Through;
-use crate::decide::{Reason, canary_pods, secs, steps};
+use crate::decide::{INTERVAL_SECONDS, Reason, canary_pods, secs, steps};
 use crate::report::analyze::{AnalyzeReport, AnalyzedGuard, StepProof};
 use crate::report::seconds;
 
@@ -74,7 +74,7 @@ async fn plan(cluster: &Cluster, rollout: &Rollout, time: Duration) -> Result<Pl
         known.extend(template(cluster, reference).await?);
     }
     let analysis = with_templates(written, &known).map_err(|error| unusable(error.to_string()))?;
-    let interval = analysis.interval.as_ref().map_or(5.0, secs).max(1.0);
+    let interval = analysis.interval.as_ref().map_or(INTERVAL_SECONDS as f64, secs).max(1.0);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::HttpsConnector;
@@ -252,10 +252,7 @@ impl Http {
             };
             let response = response
                 .map_err(|error| HttpError::Connection { address: address(), source: Box::new(error) })?;
-            let status = response.status().as_u16();
-            let content_type = response.headers().get(header::CONTENT_TYPE);
-            let content_type =
-                content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+            let (status, content_type) = head(&response);
             let body = Limited::new(response.into_body(), limits.body).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
                     HttpError::TooLarge { address: address(), limit: limits.body }
@@ -286,6 +283,12 @@ impl Http {
     }
 }
 
+/// The status, and what the body is said to be.
+fn head<B>(response: &Response<B>) -> (u16, String) {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    (response.status().as_u16(), kind.unwrap_or_default().to_owned())
+}
+
 /// Asks by way of the API server. Credentials of the source would be taken for the user's own there, so none are sent.
 async fn through_server(
     through: &Through,
@@ -295,19 +298,17 @@ async fn through_server(
     address: &str,
 ) -> Result<Answer, HttpError> {
     let failed = |reason: String| HttpError::Through { address: address.to_owned(), reason };
-    let (mut head, body) = request.into_parts();
-    if head.headers.contains_key(header::AUTHORIZATION) {
+    let (mut parts, body) = request.into_parts();
+    if parts.headers.contains_key(header::AUTHORIZATION) {
         return Err(failed("a source with auth cannot be asked through the API server".to_owned()));
     }
-    head.uri = path.parse().map_err(|_| failed("its path cannot stand in an address".to_owned()))?;
+    parts.uri = path.parse().map_err(|_| failed("its path cannot stand in an address".to_owned()))?;
     // The body is there already; collecting it cannot fail.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let exchange = async {
-        let response = through.send(Request::from_parts(head, body)).await;
+        let response = through.send(Request::from_parts(parts, body)).await;
         let response = response.map_err(|error| failed(error.to_string()))?;
-        let status = response.status().as_u16();
-        let content_type = response.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let (status, content_type) = head(&response);
         let body = Limited::new(response.into_body(), limits.body).collect().await;
         let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
         Ok(Answer { status, content_type, body })

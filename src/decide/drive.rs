@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         let health = self.health(pass);
         self.watch_stable(pass);
         let state = self.working.status.analysis.as_ref();
-        let failure = failure(&health, verdict.as_ref(), state, self.plan().as_ref());
+        let failure = failure(&health, verdict.as_ref(), state, || self.plan());
         // A person let a change go that fails: it is theirs.
         let overruled = self.passed_all() && self.working.status.step.approved;
         if let Some(cause) = failure.filter(|_| !overruled) {
@@ -581,16 +581,16 @@ fn failure(
     health: &Health,
     verdict: Option<&Verdict>,
     state: Option<&AnalysisState>,
-    plan: Option<&Plan>,
+    plan: impl FnOnce() -> Option<Plan>,
 ) -> Option<Reason> {
     if let Health::Failed(reason) = health {
         return Some(reason.clone());
     }
     let Some(Verdict::Rollback(finding)) = verdict else { return None };
-    let plan = plan?;
+    let plan = plan()?;
     let guard = plan.guards.iter().find(|guard| guard.name == finding.guard)?;
     let known = state.and_then(|state| state.guards.iter().find(|known| known.name == guard.name)).cloned();
-    let detail = finding_text(&explain(&known.unwrap_or_default(), guard, plan));
+    let detail = finding_text(&explain(&known.unwrap_or_default(), guard, &plan));
     Some(Reason::GuardFailed { guard: finding.guard.clone(), detail })
 }
 
