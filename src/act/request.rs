@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, FINALIZER};
 use crate::cluster::Resource;
-use crate::decide::{Announcement, Effect, Identity, Reason, Subject};
+use crate::decide::{Announcement, Effect, Identity, Loan, Marks, Reason, Subject};
 
 /// Longest note of an event, as the API server has it.
 const NOTE: usize = 1000;
@@ -99,6 +99,42 @@ impl Patch {
         self
     }
 
+    fn and(mut self, ops: &[Value]) -> Self {
+        self.0.extend_from_slice(ops);
+        self
+    }
+
+    /// What a release writes on an object that it borrows.
+    fn marks(self, marks: &Marks) -> Self {
+        let annotates = marks.borrow.is_some() || marks.stopped.is_some();
+        self.when(annotates && !marks.has_annotations, |p| p.add("/metadata/annotations", json!({})))
+            .when(marks.borrow.is_some() && !marks.has_labels, |p| p.add("/metadata/labels", json!({})))
+            .each(marks.borrow.as_ref(), |p, (release, loan)| {
+                p.add(&label(api::RELEASE_LABEL), release.as_str())
+                    .add(&annotation(api::BORROWED_ANNOTATION), loan.as_str())
+            })
+            .each(marks.stopped.as_ref(), |p, why| p.add(&annotation(api::STOPPED_ANNOTATION), why.as_str()))
+    }
+
+    /// Takes off what a borrowed object carries of its release. Maps that only Belay filled go, too, so that the
+    /// object is what it was.
+    fn returned(self, loan: &Loan) -> Self {
+        self.each(loan.annotation.as_ref(), |p, text| {
+            let key = annotation(api::BORROWED_ANNOTATION);
+            p.test(&key, text.as_str()).remove(&key)
+        })
+        .when(loan.release.is_some(), |p| p.remove(&label(api::RELEASE_LABEL)))
+        .when(loan.stopped.is_some(), |p| p.remove(&annotation(api::STOPPED_ANNOTATION)))
+        .when(loan.held_writes.is_some(), |p| p.remove(&annotation(api::HELD_WRITES_ANNOTATION)))
+    }
+
+    fn each<T>(self, value: Option<T>, then: impl FnOnce(Self, T) -> Self) -> Self {
+        match value {
+            Some(value) => then(self, value),
+            None => self,
+        }
+    }
+
     fn when(self, condition: bool, then: impl FnOnce(Self) -> Self) -> Self {
         if condition { then(self) } else { self }
     }
@@ -173,6 +209,7 @@ fn read(resource: Resource, id: &Identity) -> Request {
 #[expect(clippy::too_many_lines, reason = "one arm per effect; a table reads best in one piece")]
 pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
     const OWNER: &str = "/metadata/ownerReferences/0/uid";
+    const PIN: &str = "/spec/selector/pod-template-hash";
     let release_label = label(api::RELEASE_LABEL);
     let braked_label = label(api::BRAKED_LABEL);
     match effect {
@@ -283,6 +320,40 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
                 .when(matches!(min, Some(Some(_))), |p| p.add("/spec/minReplicas", min.flatten()))
                 .when(matches!(min, Some(None)) && present.is_some(), |p| p.remove("/spec/minReplicas"));
             patch(Resource::Autoscalers, autoscaler, ops)
+        }
+        Effect::CreateService { object } => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            create(Resource::Services, namespace, object.clone())
+        }
+        Effect::DeleteService { service } => delete(Resource::Services, service),
+        Effect::PinService { service, from, to, marks } => {
+            let ops = Patch::of(service)
+                .when(marks.unchanged, |p| p.unchanged(service))
+                .when(from.is_some(), |p| p.test(PIN, from.clone()))
+                .add(PIN, to.as_str())
+                .marks(marks);
+            patch(Resource::Services, service, ops)
+        }
+        Effect::UnpinService { service, from } => {
+            patch(Resource::Services, service, Patch::of(service).test(PIN, from.as_str()).remove(PIN))
+        }
+        Effect::ReturnService { service, pin, loan } => {
+            let ops = Patch::of(service)
+                .returned(loan)
+                .when(pin.is_some(), |p| p.test(PIN, pin.clone()).remove(PIN));
+            patch(Resource::Services, service, ops)
+        }
+        Effect::SplitRoute { router, route, ops, marks, .. } => {
+            let ops = Patch::of(route).when(marks.unchanged, |p| p.unchanged(route)).and(ops).marks(marks);
+            patch(Resource::Routes(*router), route, ops)
+        }
+        Effect::CreateRoute { router, object } => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            create(Resource::Routes(*router), namespace, object.clone())
+        }
+        Effect::DeleteRoute { router, route } => delete(Resource::Routes(*router), route),
+        Effect::ReturnRoute { router, route, ops, loan } => {
+            patch(Resource::Routes(*router), route, Patch::of(route).and(ops).returned(loan))
         }
         Effect::Confirm { subject, id, .. } => read(
             match subject {

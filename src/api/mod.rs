@@ -11,7 +11,9 @@ mod looks;
 pub mod metrics;
 pub mod release;
 pub mod rollout;
+pub mod router;
 mod schema;
+pub mod strategy;
 pub mod template;
 pub mod validate;
 
@@ -38,7 +40,7 @@ pub const VERSION: &str = "v1alpha1";
 /// Label on a workload: the name of the Rollout that governs it. The brake selects on it.
 pub const ROLLOUT_LABEL: &str = "belay.dev/rollout";
 /// Label on a workload while a release runs: the revision that is on its way. The brake holds the
-/// workload paused as long as it is there. On a borrowed object it is an annotation with the Release's name.
+/// workload paused as long as it is there. On a Service or a route that a release has borrowed: the Release's name.
 pub const RELEASE_LABEL: &str = "belay.dev/release";
 /// Label that the brake puts on a workload whose changed template it stopped. As long as it is there and the
 /// workload is paused, only Belay's account can unpause it; once unpaused it means nothing, and the next
@@ -46,12 +48,18 @@ pub const RELEASE_LABEL: &str = "belay.dev/release";
 pub const BRAKED_LABEL: &str = "belay.dev/braked";
 /// Annotation on a canary ReplicaSet: the Release it belongs to.
 pub const RELEASE_ANNOTATION: &str = "belay.dev/release";
-/// Annotation on a canary ReplicaSet that was stopped: why. Written together with `replicas: 0`, so that
-/// a restart between this write and the next never raises the weight again.
+/// Annotation on a canary ReplicaSet that was stopped, or on a borrowed object that lost the canary's weight: why.
+/// Written together with `replicas: 0` or the weight, so that a restart between this write and the next never raises
+/// it again.
 pub const STOPPED_ANNOTATION: &str = "belay.dev/stopped";
 /// Annotation on an autoscaler whose floor a release holds: `BEFORE/FLOOR`, the
 /// `minReplicas` to give back (`none` if unset) and the one that Belay set.
 pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
+/// Annotation on a Service or a route that a release has borrowed, beside the label [`RELEASE_LABEL`]: JSON with the
+/// Rollout, and with what the borrowed fields were.
+pub const BORROWED_ANNOTATION: &str = "belay.dev/borrowed";
+/// Annotation on a borrowed object: how many writes of others the policy held.
+pub const HELD_WRITES_ANNOTATION: &str = "belay.dev/held-writes";
 /// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
 pub const FINALIZER: &str = "belay.dev/rope";
 /// The label by which Kubernetes tells the ReplicaSets of one Deployment apart.

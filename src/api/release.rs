@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::analysis::Analysis;
 use super::evidence::AnalysisState;
 use super::rollout::{Revision, Rollback};
+use super::router::Router;
+use super::strategy::Match;
 use super::{Timestamp, schema};
 
 /// The resolved, immutable plan of one release, and the commands that people gave it.
@@ -35,7 +37,7 @@ use super::{Timestamp, schema};
 #[expect(clippy::duplicated_attributes, reason = "several print columns have the same type")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks && has(self.unbraked) == has(oldSelf.unbraked) && (!has(self.unbraked) || self.unbraked == oldSelf.unbraked)")
+    validation = Rule::new("self.rollout == oldSelf.rollout && self.workload == oldSelf.workload && self.replicas == oldSelf.replicas && self.from == oldSelf.from && self.to == oldSelf.to && self.attempt == oldSelf.attempt && self.steps == oldSelf.steps && has(self.analysis) == has(oldSelf.analysis) && (!has(self.analysis) || self.analysis == oldSelf.analysis) && self.rollback == oldSelf.rollback && self.progressDeadline == oldSelf.progressDeadline && self.plannedLooks == oldSelf.plannedLooks && has(self.traffic) == has(oldSelf.traffic) && (!has(self.traffic) || self.traffic == oldSelf.traffic) && has(self.unbraked) == has(oldSelf.unbraked) && (!has(self.unbraked) || self.unbraked == oldSelf.unbraked)")
         .message("spec is immutable except for commands; edit the Rollout, the next release will use it"),
     validation = Rule::new("!has(oldSelf.commands) || oldSelf.commands.size() == 0 || (has(self.commands) && self.commands.size() >= oldSelf.commands.size() && [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49].all(i, i >= oldSelf.commands.size() || self.commands[i] == oldSelf.commands[i]))")
         .message("spec.commands is append-only; add your command at the end"),
@@ -58,9 +60,12 @@ pub struct ReleaseSpec {
     /// The how-many-eth attempt with this revision, from 1.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub attempt: i32,
-    /// The steps, with every default filled in.
-    #[schemars(length(min = 1, max = 20))]
+    /// The steps, with every default filled in. With traffic the last one is the bake, at 100 %.
+    #[schemars(length(min = 1, max = 22))]
     pub steps: Vec<PlannedStep>,
+    /// What splits the traffic. Absent: weight by pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<PlannedTraffic>,
     /// The guards, as the Rollout had them at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
@@ -103,9 +108,13 @@ pub struct WorkloadIdentity {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlannedStep {
-    /// Share of the new version in percent.
-    #[schemars(range(min = 1, max = 100))]
+    /// Share of the new version in percent; 0 while a blue-green release is looked at before its switch.
+    #[schemars(range(min = 0, max = 100))]
     pub weight: i32,
+    /// Canary pods. Default: what the weight takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub replicas: Option<i32>,
     /// Least time at this weight with all its pods ready, as a Go duration.
     #[schemars(schema_with = "schema::duration")]
     pub min_duration: Duration,
@@ -115,6 +124,51 @@ pub struct PlannedStep {
     /// Whether the step waits for a person.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
+    /// Whether this is the bake: the new version has all traffic, and the old one stands by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bake: bool,
+    /// Requests that all go to the new version, whatever the weight.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub matches: Vec<Match>,
+    /// Copies of so many percent of stable's requests go to the new version, too; its answers are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub mirror: Option<i32>,
+}
+
+/// What splits the traffic of a release.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlannedTraffic {
+    /// The Service that serves the workload.
+    #[schemars(length(min = 1, max = 63))]
+    pub service: String,
+    /// The Service that selects the canary while the release runs: made by Belay, or the preview Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub canary_service: Option<String>,
+    /// Whether the canary's Service is the user's own, pinned and given back; else Belay makes and deletes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview: bool,
+    /// The routes that are split. None: the Service itself is switched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 60))]
+    pub routes: Vec<PlannedRoute>,
+}
+
+/// A route that a release splits.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlannedRoute {
+    /// What it is.
+    pub router: Router,
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// What a person asked of a release.
@@ -180,6 +234,9 @@ pub struct ReleaseStatus {
     /// Share of the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Weight>,
+    /// The traffic, where a router or a Service is switched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
     /// Whether a person paused it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -219,6 +276,8 @@ pub enum ReleasePhase {
     Progressing,
     /// Held at its weight by a person or by a step that waits for one.
     Paused,
+    /// The new version has all traffic; the old one stands by, and a rollback is one write.
+    Baking,
     /// All steps passed; the canary grows to full size and is handed over. A change that went past the brake is
     /// let go: the workload's own rolling update goes on.
     Promoting,
@@ -275,6 +334,26 @@ pub struct Weight {
     pub canary_pods: i32,
     /// Stable pods that serve.
     pub stable_pods: i32,
+}
+
+/// The traffic of a release, where a router or a Service is switched.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficStatus {
+    /// The share of the new version that the routes have, in percent.
+    pub weight: i32,
+    /// When Belay last changed a route or a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+    /// Writes of others to what the release borrows, that were held since it began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub held_writes: i32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 /// What became of a command.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::analysis::Analysis;
+use super::strategy::Strategy;
 use super::{Timestamp, schema};
 
 /// How the changes of one workload are let out: in which steps, watched by which guards, and what happens
@@ -102,52 +103,6 @@ pub struct Owner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub contact: Option<String>,
-}
-
-/// How the weight of a change grows.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Strategy {
-    /// Both versions serve; the share of the new one grows in steps.
-    pub canary: Canary,
-}
-
-/// A canary by pods: the Service selects both versions, and the number of canary pods sets the share.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Canary {
-    /// The steps, in order, with growing weights. Default 5, 25 and 50 %.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 20))]
-    #[x_kube(validation = Rule::new("self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))")
-        .message("spec.strategy.canary.steps: weights must grow from step to step; order them"))]
-    pub steps: Vec<Step>,
-}
-
-/// One step: a weight and the conditions to leave it.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("!has(self.minDuration) || !has(self.maxDuration) || duration(self.minDuration) <= duration(self.maxDuration)")
-        .message("maxDuration must not be shorter than minDuration; raise maxDuration")
-)]
-pub struct Step {
-    /// Share of the new version in percent, 1 to 50: by pods, all stable pods stay, so half is the most.
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 50")
-        .message("weight: 1 to 50 percent; by pods all stable pods stay, so the new version gets half at most"))]
-    pub weight: i32,
-    /// Least time at this weight with all its pods ready, as a Go duration. Default 1m.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
-    pub min_duration: Option<Duration>,
-    /// Time at this weight after which missing proof counts as inconclusive, as a Go duration.
-    /// Default 30m, or `minDuration` if that is longer. Without guards it has no effect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
-    pub max_duration: Option<Duration>,
-    /// When true the step waits for a person: `belay promote` or `belay approve`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub pause: bool,
 }
 
 /// What happens when a change fails.

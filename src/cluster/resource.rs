@@ -1,5 +1,7 @@
 //! The kinds that are written, by the names that the API server's paths have for them.
 
+use crate::api::router::Router;
+
 /// A kind of object, as the API server's paths name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
@@ -15,6 +17,10 @@ pub enum Resource {
     Autoscalers,
     /// `events.k8s.io/v1` events.
     Events,
+    /// `v1` services.
+    Services,
+    /// Routes of a router.
+    Routes(Router),
 }
 
 impl Resource {
@@ -25,6 +31,8 @@ impl Resource {
             Self::Deployments | Self::ReplicaSets => "/apis/apps/v1",
             Self::Autoscalers => "/apis/autoscaling/v2",
             Self::Events => "/apis/events.k8s.io/v1",
+            Self::Services => "/api/v1",
+            Self::Routes(router) => router.path(),
         }
     }
 
@@ -37,6 +45,8 @@ impl Resource {
             Self::ReplicaSets => "replicasets",
             Self::Autoscalers => "horizontalpodautoscalers",
             Self::Events => "events",
+            Self::Services => "services",
+            Self::Routes(router) => router.plural(),
         }
     }
 }

@@ -14,6 +14,16 @@ pub fn canary_pods(stable: i32, weight: i32) -> i32 {
     i32::try_from(pods).unwrap_or(i32::MAX).clamp(1, stable)
 }
 
+/// Canary pods that carry `weight` percent of the traffic of `all` pods, where a router sets the weight:
+/// `ceil(N·w / 100)`, at least one when there is anything to serve.
+pub fn pods_for(all: i32, weight: i32) -> i32 {
+    if all <= 0 || weight <= 0 {
+        return 0;
+    }
+    let pods = (i64::from(all) * i64::from(weight.min(100)) + 99) / 100;
+    i32::try_from(pods).unwrap_or(i32::MAX)
+}
+
 /// Share of the canary in percent, rounded, when pods share the traffic evenly.
 pub fn share(stable: i32, canary: i32) -> i32 {
     let (s, c) = (i64::from(stable.max(0)), i64::from(canary.max(0)));
@@ -46,6 +56,15 @@ mod tests {
         ] {
             assert_eq!(canary_pods(n, w), c, "{n} pods at {w} %");
             assert_eq!(share(n, c), s, "{c} beside {n}");
+        }
+    }
+
+    #[test]
+    fn pods_behind_a_router() {
+        for (n, w, c) in
+            [(3, 10, 1), (10, 25, 3), (10, 100, 10), (1, 1, 1), (0, 50, 0), (7, 0, 0), (200, 1, 2)]
+        {
+            assert_eq!(pods_for(n, w), c, "{w} % of {n} pods");
         }
     }
 

@@ -3,21 +3,19 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::capacity::{canary_pods, share};
 use super::caught;
 use super::crash::{self, Canary, Health};
-use super::effect::{Effect, Expect, Subject};
 use super::observation::{Pod, ReplicaSet, Workload};
-use super::pass::{Pass, identity};
-use super::plan::{self, secs};
+use super::pass::Pass;
+use super::plan::secs;
 use super::reason::{Passed, Reason};
 use super::status::Working;
+use super::traffic::{Stand, Traffic};
 use super::unwind::{past_brake, read_mark, unwind};
 use super::{commands, handover};
 use crate::analysis::{self, Plan, Verdict, explain, finding_text};
 use crate::api::analysis::Inconclusive;
 use crate::api::evidence::AnalysisState;
-use crate::api::release::Weight;
 use crate::api::rollout::RolloutPhase;
 use crate::api::{Release, ReleasePhase};
 
@@ -80,6 +78,9 @@ fn over(
         });
     }
     if let Some(mark) = canary.filter(|_| !release.spec.unbraked).and_then(|rs| rs.stopped.as_deref()) {
+        return Some(read_mark(mark));
+    }
+    if let Some(mark) = Traffic::of(pass.obs, release).and_then(|traffic| traffic.stopped()) {
         return Some(read_mark(mark));
     }
     let Some(workload) = workload else { return Some(Reason::WorkloadDeleted) };
@@ -160,28 +161,31 @@ impl<'a> Run<'a> {
                     pass.hold(self.workload);
                 }
                 self.hold(pass, Reason::RollbackWanted { cause: Box::new(cause) });
+                self.shift(pass, true);
                 self.scale(pass);
                 self.ask_for_sample(pass);
                 return None;
             }
         }
+        let stand = self.shift(pass, false);
+        let there = stand.as_ref().is_none_or(|stand| *stand == Stand::There);
         if let Some(by) = wishes.promote {
             self.pass_step(pass, by, wishes.full);
-        } else if let Some(reason) = self.gate(pass, verdict.as_ref(), &health) {
+        } else if let Some(reason) = self.gate(pass, verdict.as_ref(), &health, stand) {
             return Some(reason);
         }
         self.scale(pass);
         self.ask_for_sample(pass);
         if self.passed_all() && self.caught() {
             caught::go_on(self, pass);
-        } else if self.passed_all() && pass.sees() {
+        } else if self.passed_all() && there && pass.sees() {
             handover::prepare(self, pass);
         }
         None
     }
 
     /// Whether the change went past the brake: the canary is the workload's own ReplicaSet.
-    fn caught(&self) -> bool {
+    pub fn caught(&self) -> bool {
         self.release.spec.unbraked
     }
 
@@ -212,23 +216,12 @@ impl<'a> Run<'a> {
         self.index() >= self.release.spec.steps.len()
     }
 
-    /// Canary pods wanted now.
-    pub fn wanted(&self) -> i32 {
-        if self.caught() {
-            return self.canary.map_or(0, |rs| rs.replicas);
-        }
-        match self.release.spec.steps.get(self.index()) {
-            Some(step) => canary_pods(self.workload.replicas, step.weight),
-            None => self.workload.replicas,
-        }
-    }
-
-    fn pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
+    pub fn pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
         let uid = self.canary.map(|rs| rs.id.uid.as_str());
         pass.obs.pods.iter().filter(|p| Some(p.owner_uid.as_str()) == uid).collect()
     }
 
-    fn stable_pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
+    pub fn stable_pods<'p>(&self, pass: &Pass<'p>) -> Vec<&'p Pod> {
         let canary = self.canary.map(|rs| rs.id.uid.as_str());
         pass.obs.pods.iter().filter(|p| Some(p.owner_uid.as_str()) != canary).collect()
     }
@@ -302,15 +295,29 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the step may be left; a reason sends the release back.
-    fn gate(&mut self, pass: &mut Pass<'_>, verdict: Option<&Verdict>, health: &Health) -> Option<Reason> {
+    fn gate(
+        &mut self,
+        pass: &mut Pass<'_>,
+        verdict: Option<&Verdict>,
+        health: &Health,
+        stand: Option<Stand>,
+    ) -> Option<Reason> {
         let (wanted, ready) = (self.wanted(), self.ready(pass));
         let scaled = self.canary.is_some_and(|rs| rs.replicas == wanted);
-        let reached = scaled && ready >= wanted;
+        let shifting = match stand {
+            Some(Stand::Waiting(detail)) => Some(detail),
+            Some(Stand::There) | None => None,
+        };
+        let reached = scaled && ready >= wanted && shifting.is_none();
         let now = pass.now;
         if let Health::Fine(Some(at)) | Health::Hold(_, Some(at)) = health {
             pass.wake(*at);
         }
+        let step = self.release.spec.steps.get(self.index()).cloned();
+        // Without users there is nothing to compare, and with all users on one side neither.
+        let compares = step.as_ref().is_none_or(|step| (1..100).contains(&step.weight));
         let no_data = match verdict {
+            _ if step.as_ref().is_some_and(|step| step.weight == 0) => None,
             Some(Verdict::NoData { since, reason }) => Some((*since, reason.clone())),
             _ => None,
         };
@@ -319,10 +326,7 @@ impl<'a> Run<'a> {
         {
             return Some(reason);
         }
-        if self.passed_all() {
-            return None;
-        }
-        let step = self.release.spec.steps[self.index()].clone();
+        let step = step?;
         let number = self.index() + 1;
         if reached {
             self.believe_pods(pass, wanted);
@@ -339,15 +343,19 @@ impl<'a> Run<'a> {
         }
         let waits_for_person = step.pause && !self.working.status.step.approved;
         let unproven = match verdict {
-            Some(Verdict::Collecting { guards }) => guards.iter().map(|u| u.guard.clone()).collect(),
+            Some(Verdict::Collecting { guards }) if compares => {
+                guards.iter().map(|u| u.guard.clone()).collect()
+            }
             _ => Vec::new(),
         };
         let reason = if let Health::Hold(reason, _) = health {
             reason.clone()
         } else if self.working.status.paused {
             Reason::PausedByUser
-        } else if !reached {
+        } else if !scaled || ready < wanted {
             Reason::ScalingUp { ready, wanted }
+        } else if let Some(detail) = shifting {
+            Reason::Shifting { detail }
         } else if let Some((_, detail)) = no_data {
             Reason::NoData { detail, held: true }
         } else if let Some(Verdict::Skewed { canary, all, expected }) = verdict {
@@ -367,14 +375,19 @@ impl<'a> Run<'a> {
             }
         } else if elapsed < min {
             #[expect(clippy::cast_possible_truncation, reason = "shown to people in whole seconds")]
-            Reason::StepTime { min_seconds: min.ceil() as i64 }
+            let seconds = min.ceil() as i64;
+            if step.bake { Reason::Baking { seconds } } else { Reason::StepTime { min_seconds: seconds } }
         } else {
-            let by = if verdict.is_some() { Passed::Proof } else { Passed::Time };
+            let by = if verdict.is_some() && compares { Passed::Proof } else { Passed::Time };
             self.pass_step(pass, by, false);
             return None;
         };
         let waits = matches!(reason, Reason::PausedByUser | Reason::AwaitingApproval { .. });
-        self.working.status.phase = if waits { ReleasePhase::Paused } else { ReleasePhase::Progressing };
+        self.working.status.phase = match reason {
+            _ if waits => ReleasePhase::Paused,
+            _ if step.bake && reached => ReleasePhase::Baking,
+            _ => ReleasePhase::Progressing,
+        };
         self.hold(pass, reason);
         None
     }
@@ -471,84 +484,6 @@ impl<'a> Run<'a> {
         pass.reasons.push(passed);
     }
 
-    fn step_started(&self) -> Reason {
-        let (stable, pods) = (self.workload.replicas, self.wanted());
-        Reason::StepStarted {
-            step: self.index() + 1,
-            of: self.release.spec.steps.len(),
-            weight: self.release.spec.steps.get(self.index()).map_or(100, |s| s.weight),
-            reachable: share(stable, pods),
-            pods,
-            stable,
-        }
-    }
-
-    /// Writes down what share is wanted and reached.
-    fn weigh(&mut self, pass: &Pass<'_>) {
-        let (wanted, stable) = (self.wanted(), count(&self.stable_pods(pass)));
-        let steps = self.release.spec.steps.len();
-        self.working.status.progress = Some(format!("{}/{steps}", (self.index() + 1).min(steps)));
-        let last = self.release.spec.steps.last().map_or(0, |s| s.weight);
-        // Of a change that went past the brake nobody asked for what is out.
-        let out = self.caught().then(|| caught::weight(pass, self.workload, self.canary));
-        let asked = self.release.spec.steps.get(self.index()).map_or(last, |s| s.weight);
-        self.working.status.weight = Some(Weight {
-            desired: out.unwrap_or(asked),
-            reachable: out.unwrap_or_else(|| share(self.workload.replicas, wanted)),
-            reached: share(stable, self.ready(pass)),
-            canary_pods: wanted,
-            stable_pods: stable,
-        });
-    }
-
-    /// Brings the number of canary pods to what the step wants.
-    fn scale(&mut self, pass: &mut Pass<'_>) {
-        self.weigh(pass);
-        if self.caught() {
-            return;
-        }
-        let wanted = self.wanted();
-        match self.canary {
-            None => self.create(pass, wanted),
-            Some(rs) if rs.deleting => {}
-            // No more weight on what may have failed meanwhile; less at any time.
-            Some(rs) if rs.replicas < wanted && !pass.sees() => {}
-            Some(rs) if rs.replicas != wanted => {
-                // More weight only after it is written that the step before was passed.
-                self.working.record_if_due(pass, self.release);
-                pass.push(Effect::ScaleCanary {
-                    replica_set: rs.id.clone(),
-                    from: rs.replicas,
-                    to: wanted,
-                    owner_uid: pass.owner_uid(),
-                });
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn create(&mut self, pass: &mut Pass<'_>, wanted: i32) {
-        if pass.remove_leftovers(self.workload, None) {
-            return;
-        }
-        let first = self.release.status.as_ref().is_none_or(|s| s.phase == ReleasePhase::Pending);
-        self.working.record_if_due(pass, self.release);
-        if !first {
-            // It was there before. Was it taken away because the release ended?
-            pass.confirm(Subject::Release, identity(&self.release.metadata), Expect::Unchanged);
-        }
-        pass.push(Effect::CreateCanary {
-            object: plan::canary(&pass.obs.rollout, self.release, self.workload, wanted),
-        });
-        if first {
-            let reason = Reason::ReleaseStarted {
-                from: self.release.spec.from.revision.clone(),
-                to: self.release.spec.to.revision.clone(),
-            };
-            pass.announce(Some(self.release), "ReleaseStarted", false, "Step1", reason);
-        }
-    }
-
     fn ask_for_sample(&self, pass: &mut Pass<'_>) {
         let Some(plan) = self.plan() else { return };
         if self.ready(pass) == 0 {
@@ -594,7 +529,7 @@ fn failure(
     Some(Reason::GuardFailed { guard: finding.guard.clone(), detail })
 }
 
-fn count(pods: &[&Pod]) -> i32 {
+pub(super) fn count(pods: &[&Pod]) -> i32 {
     i32::try_from(pods.iter().filter(|p| p.ready && !p.deleting).count()).unwrap_or(i32::MAX)
 }
 

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::observation::Identity;
+use super::observation::{Identity, Loan};
 use super::reason::Reason;
+use crate::api::router::Router;
 use crate::api::{Release, ReleaseStatus, RolloutStatus};
 
 /// One write. Each is idempotent, and each carries what must still be true when it arrives.
@@ -174,6 +175,81 @@ pub enum Effect {
         /// What to set; the outer `None` leaves `minReplicas` as another writer set it.
         min: Option<Option<i32>>,
     },
+    /// Makes the Service that selects the canary while a release runs.
+    CreateService {
+        /// The whole object.
+        object: Value,
+    },
+    /// Deletes the Service that Belay made.
+    DeleteService {
+        /// The Service.
+        service: Identity,
+    },
+    /// Makes a Service select one revision only.
+    PinService {
+        /// The Service.
+        service: Identity,
+        /// What it is pinned to now: the precondition. `None` where it is not.
+        from: Option<String>,
+        /// The revision's `pod-template-hash`.
+        to: String,
+        /// What is written on it in the same write.
+        marks: Marks,
+    },
+    /// Makes a Service select all revisions again. What it carries of the release stays.
+    UnpinService {
+        /// The Service.
+        service: Identity,
+        /// What it is pinned to now: the precondition.
+        from: String,
+    },
+    /// Gives a Service back: the pin, if it is there, and all that it carries of the release go in one write.
+    ReturnService {
+        /// The Service.
+        service: Identity,
+        /// What it is pinned to now.
+        pin: Option<String>,
+        /// What it carries.
+        loan: Loan,
+    },
+    /// Changes the split of a route.
+    SplitRoute {
+        /// What it is.
+        router: Router,
+        /// The route.
+        route: Identity,
+        /// JSON Patch operations with a `test` for each field that they change.
+        ops: Vec<Value>,
+        /// The share of the canary afterwards, in percent.
+        weight: i32,
+        /// What is written on it in the same write.
+        marks: Marks,
+    },
+    /// Makes the object that a router wants beside a route for the canary.
+    CreateRoute {
+        /// What it is.
+        router: Router,
+        /// The whole object.
+        object: Value,
+    },
+    /// Deletes the object that Belay made beside a route.
+    DeleteRoute {
+        /// What it is.
+        router: Router,
+        /// The object.
+        route: Identity,
+    },
+    /// Gives a route back: the canary is taken out, and all that it carries of the release goes in one write.
+    ReturnRoute {
+        /// What it is.
+        router: Router,
+        /// The route.
+        route: Identity,
+        /// JSON Patch operations with a `test` for each field that they change.
+        ops: Vec<Value>,
+        /// What it carries.
+        loan: Loan,
+    },
     /// Asks the API server itself whether what was seen is still so, before something is taken away because of it:
     /// what is missing from a view, or was changed in it, may only be late. Ends the pass if it is not.
     Confirm {
@@ -186,6 +262,21 @@ pub enum Effect {
     },
     /// Tells everyone.
     Announce(Announcement),
+}
+
+/// What a release writes on an object that it borrows, together with the borrowed fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks {
+    /// On the first write: the label's value, the Release, and the annotation `belay.dev/borrowed`.
+    pub borrow: Option<(String, String)>,
+    /// On the way back: the annotation `belay.dev/stopped`.
+    pub stopped: Option<String>,
+    /// Whether nothing of the object may have changed since it was seen: so wherever the canary's weight grows.
+    pub unchanged: bool,
+    /// Whether its metadata has a labels map at all.
+    pub has_labels: bool,
+    /// Whether its metadata has an annotations map at all.
+    pub has_annotations: bool,
 }
 
 /// What is asked about.
@@ -258,6 +349,15 @@ impl Effect {
             Self::DeleteReplicaSet { .. } => "DeleteReplicaSet",
             Self::HoldFloor { .. } => "HoldFloor",
             Self::ReturnFloor { .. } => "ReturnFloor",
+            Self::CreateService { .. } => "CreateService",
+            Self::DeleteService { .. } => "DeleteService",
+            Self::PinService { .. } => "PinService",
+            Self::UnpinService { .. } => "UnpinService",
+            Self::ReturnService { .. } => "ReturnService",
+            Self::SplitRoute { .. } => "SplitRoute",
+            Self::CreateRoute { .. } => "CreateRoute",
+            Self::DeleteRoute { .. } => "DeleteRoute",
+            Self::ReturnRoute { .. } => "ReturnRoute",
             Self::Confirm { .. } => "Confirm",
             Self::Announce(_) => "Announce",
         }

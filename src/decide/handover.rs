@@ -7,6 +7,7 @@ use super::effect::Effect;
 use super::observation::{ReplicaSet, Workload};
 use super::pass::Pass;
 use super::reason::Reason;
+use super::traffic::Traffic;
 use crate::api::ReleasePhase;
 use crate::api::rollout::{Revision, RolloutPhase};
 
@@ -21,6 +22,11 @@ pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
         return;
     }
     if pass.remove_leftovers(run.workload, run.canary) {
+        return;
+    }
+    if let Some(traffic) = Traffic::of(pass.obs, run.release)
+        && !traffic.hand_over(run, pass)
+    {
         return;
     }
     run.working.record_if_due(pass, run.release);
@@ -38,7 +44,7 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     let (Some(rs), workload) = (run.canary, run.workload) else { return };
     // Already changed again, and all old pods are gone: it is what serves, and the next change waits, braked.
     if workload.revision != run.release.spec.to.revision {
-        promoted(run, pass, rs);
+        end(run, pass, rs);
         return;
     }
     if !adopted(rs, workload) {
@@ -61,6 +67,18 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     if !workload.complete() && pass.obs.rollout.metadata.deletion_timestamp.is_none() {
         pass.return_floors();
         pass.wake(pass.now + LOOK_AGAIN);
+        return;
+    }
+    end(run, pass, rs);
+}
+
+/// What was borrowed goes back first: then nobody has to come back to this release.
+fn end(run: &mut Run<'_>, pass: &mut Pass<'_>, rs: &ReplicaSet) {
+    if let Some(traffic) = Traffic::of(pass.obs, run.release)
+        && !traffic.finish(run, pass)
+    {
+        run.working.explain(&Reason::Returning);
+        pass.return_floors();
         return;
     }
     promoted(run, pass, rs);

@@ -17,22 +17,24 @@ mod plan;
 mod reason;
 mod rest;
 mod revision;
+mod size;
 mod status;
 mod teardown;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod unwind;
 
 use jiff::Timestamp;
 
 pub use crate::analysis::KnownTemplate;
 pub use capacity::{TOLERATED_MISS, canary_pods, share};
-pub use effect::{Announcement, Effect, Expect, Regarding, Subject};
+pub use effect::{Announcement, Effect, Expect, Marks, Regarding, Subject};
 pub use observation::{
-    Autoscaler, Brake, Container, Identity, Memory, Observation, Owner, Pod, ReplicaSet, Sight,
-    UnreadRelease, Workload, WorkloadKind, images,
+    Autoscaler, Brake, Container, Identity, Loan, Memory, Observation, Owner, Pod, ReplicaSet, Route,
+    Service, Sight, UnreadRelease, Workload, WorkloadKind, images,
 };
-pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps};
+pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps, traffic as planned_traffic};
 pub use reason::{Passed, Reason, seconds};
 pub use revision::{revision, without_hash};
 

@@ -1,12 +1,14 @@
 //! What was read: everything that a decision may depend on, with the identity of each object.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::analysis::{KnownTemplate, Sample};
-use crate::api::{BrakeForm, Release, ReleaseStatus, Rollout};
+use crate::api::router::Router;
+use crate::api::{BrakeForm, POD_TEMPLATE_HASH, Release, ReleaseStatus, Rollout};
 
 /// Everything read about one Rollout, at one moment.
 #[derive(Clone, Debug)]
@@ -27,6 +29,12 @@ pub struct Observation {
     pub autoscalers: Vec<Autoscaler>,
     /// The analysis templates that the Rollout names, as far as they exist.
     pub templates: Vec<KnownTemplate>,
+    /// The Services that the Rollout or its running release names, and those that a release of it borrowed or made.
+    pub services: Vec<Service>,
+    /// The routes that the Rollout or its running release names, and those that a release of it borrowed.
+    pub routes: Vec<Route>,
+    /// Whether the routes of every kind that the Rollout or its running release names are listed.
+    pub routes_known: bool,
     /// Whether what was read is what is.
     pub sight: Sight,
     /// Whether the brake is in the API server.
@@ -295,6 +303,68 @@ pub struct Autoscaler {
     pub held: Option<String>,
     /// Whether its metadata has an annotations map at all.
     pub has_annotations: bool,
+}
+
+/// What an object carries while a release has borrowed it: a label, annotations, and what it was before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loan {
+    /// Value of the label `belay.dev/release`: the Release.
+    pub release: Option<String>,
+    /// The Rollout that borrowed it, from the annotation `belay.dev/borrowed`.
+    pub rollout: Option<String>,
+    /// What its borrowed fields were before, from the same annotation.
+    pub original: Value,
+    /// Annotation `belay.dev/borrowed` as it is: what is given back is tested to be this loan.
+    pub annotation: Option<String>,
+    /// Annotation `belay.dev/stopped`: why the canary's weight was taken away for good.
+    pub stopped: Option<String>,
+    /// Annotation `belay.dev/held-writes`: writes of others that were held.
+    pub held_writes: Option<i32>,
+    /// Whether its metadata has a labels map at all.
+    pub has_labels: bool,
+    /// Whether its metadata has an annotations map at all.
+    pub has_annotations: bool,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default)]
+pub struct Service {
+    /// Its identity.
+    pub id: Identity,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its controller.
+    pub owner: Option<Owner>,
+    /// `spec.selector`; empty when it selects nothing.
+    pub selector: BTreeMap<String, String>,
+    /// `spec.ports`, as it is in the object.
+    pub ports: Value,
+    /// What a release borrowed of it.
+    pub loan: Loan,
+    /// Addresses that are ready behind it, as far as its endpoint slices bear the label of a release.
+    pub ready: BTreeSet<IpAddr>,
+}
+
+impl Service {
+    /// The revision it is pinned to, by the label that tells ReplicaSets apart.
+    pub fn pin(&self) -> Option<&str> {
+        self.selector.get(POD_TEMPLATE_HASH).map(String::as_str)
+    }
+}
+
+/// A route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What it is.
+    pub router: Router,
+    /// Its identity.
+    pub id: Identity,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// The whole object, without what managed which field.
+    pub object: Value,
+    /// What a release borrowed of it.
+    pub loan: Loan,
 }
 
 /// Whether the brake is in the API server.

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::observation::{Observation, Workload};
 use super::reason::Reason;
 use crate::analysis::{self, with_templates};
-use crate::api::release::{PlannedStep, WorkloadIdentity};
-use crate::api::rollout::{Revision, RolloutSpec, Step};
+use crate::api::release::{PlannedRoute, PlannedStep, PlannedTraffic, WorkloadIdentity};
+use crate::api::rollout::{Revision, RolloutSpec};
+use crate::api::strategy::{BlueGreen, Step, Strategy};
 use crate::api::{self, Release, ReleaseSpec, Rollout};
 
 /// Default `minDuration` of a step: 1 minute.
@@ -19,6 +20,8 @@ const MAX_SECONDS: u64 = 30 * 60;
 pub const INTERVAL_SECONDS: u64 = 5;
 /// Default steps in percent.
 const WEIGHTS: [i32; 3] = [5, 25, 50];
+/// Default bake of a blue-green release: 10 minutes.
+const BAKE_SECONDS: u64 = 10 * 60;
 /// Default number of finished releases that are kept.
 const HISTORY: i32 = 10;
 
@@ -38,15 +41,95 @@ pub(super) fn history_limit(spec: &RolloutSpec) -> usize {
 
 /// The steps with every default filled in.
 pub fn steps(spec: &RolloutSpec) -> Vec<PlannedStep> {
-    let written = spec.strategy.as_ref().map(|s| s.canary.steps.as_slice()).unwrap_or_default();
-    if written.is_empty() {
-        return WEIGHTS.iter().map(|w| planned(&default_step(*w))).collect();
+    let strategy = spec.strategy.clone().unwrap_or_default();
+    if let Some(blue_green) = &strategy.blue_green {
+        return switch(blue_green);
     }
-    written.iter().map(planned).collect()
+    let canary = strategy.canary.unwrap_or_default();
+    let mut steps: Vec<PlannedStep> = if canary.steps.is_empty() {
+        WEIGHTS.iter().map(|w| planned(&default_step(*w))).collect()
+    } else {
+        canary.steps.iter().map(planned).collect()
+    };
+    if canary.traffic.is_some() {
+        steps.push(bake(canary.bake.unwrap_or_else(|| from_secs(0))));
+    }
+    steps
 }
 
 fn default_step(weight: i32) -> Step {
-    Step { weight, min_duration: None, max_duration: None, pause: false }
+    Step {
+        weight,
+        replicas: None,
+        min_duration: None,
+        max_duration: None,
+        pause: false,
+        matches: Vec::new(),
+        mirror: None,
+    }
+}
+
+/// The last step with traffic: all of it, and the old version stands by.
+fn bake(duration: Duration) -> PlannedStep {
+    PlannedStep {
+        weight: 100,
+        replicas: None,
+        min_duration: duration,
+        max_duration: duration,
+        pause: false,
+        bake: true,
+        matches: Vec::new(),
+        mirror: None,
+    }
+}
+
+/// Blue-green: a look at the new version without users, then all of them.
+fn switch(blue_green: &BlueGreen) -> Vec<PlannedStep> {
+    let preview = blue_green.preview.unwrap_or_else(|| from_secs(0));
+    let look = PlannedStep {
+        weight: 0,
+        replicas: blue_green.preview_replicas,
+        min_duration: preview,
+        max_duration: preview,
+        pause: blue_green.pause_before_switch,
+        bake: false,
+        matches: Vec::new(),
+        mirror: None,
+    };
+    vec![look, bake(blue_green.bake.unwrap_or_else(|| from_secs(BAKE_SECONDS)))]
+}
+
+/// The Service that serves the workload, where the strategy names one.
+pub(super) fn service_of(strategy: &Strategy) -> Option<String> {
+    let active = strategy.blue_green.as_ref().map(|b| b.active_service.clone());
+    active.or_else(|| strategy.canary.as_ref().and_then(|c| c.service.clone()))
+}
+
+/// The name of the Service that Belay makes for the canary.
+pub(super) fn canary_service(service: &str) -> String {
+    format!("{service}-canary")
+}
+
+/// What splits the traffic, if it does not go by pods.
+pub fn traffic(spec: &RolloutSpec, namespace: &str) -> Option<PlannedTraffic> {
+    let strategy = spec.strategy.as_ref()?;
+    let written = match (&strategy.blue_green, &strategy.canary) {
+        (Some(blue_green), _) => blue_green.traffic.as_ref(),
+        (None, canary) => Some(canary.as_ref()?.traffic.as_ref()?),
+    };
+    let routes: Vec<PlannedRoute> = written
+        .iter()
+        .flat_map(|traffic| traffic.routes())
+        .map(|(router, route)| PlannedRoute {
+            router,
+            namespace: route.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+            name: route.name.clone(),
+        })
+        .collect();
+    let service = service_of(strategy)?;
+    let preview = strategy.blue_green.as_ref().and_then(|b| b.preview_service.clone());
+    let own = (!routes.is_empty()).then(|| canary_service(&service));
+    Some(PlannedTraffic { preview: preview.is_some(), canary_service: preview.or(own), service, routes })
 }
 
 fn planned(step: &Step) -> PlannedStep {
@@ -58,7 +141,16 @@ fn planned(step: &Step) -> PlannedStep {
     let max = step
         .max_duration
         .unwrap_or_else(|| if secs(&min) > MAX_SECONDS as f64 { min } else { from_secs(MAX_SECONDS) });
-    PlannedStep { weight: step.weight, min_duration: min, max_duration: max, pause: step.pause }
+    PlannedStep {
+        weight: step.weight,
+        replicas: step.replicas,
+        min_duration: min,
+        max_duration: max,
+        pause: step.pause,
+        bake: false,
+        matches: step.matches.clone(),
+        mirror: step.mirror,
+    }
 }
 
 /// Looks that the evidence is planned for: the horizon over the interval, at least 12.
@@ -111,6 +203,13 @@ pub(super) fn release(
     if let Some(analysis) = &analysis {
         analysis::Plan::resolve(analysis, planned_looks).map_err(|error| invalid(error.in_full()))?;
     }
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    // What went past the brake is out by pods.
+    let traffic = traffic(spec, namespace).filter(|_| out.is_none());
+    if let Some(detail) = traffic.as_ref().and_then(|plan| super::traffic::refuse(observation, plan, &steps))
+    {
+        return Err(invalid(detail));
+    }
     let deadline = spec.progress_deadline.unwrap_or_else(|| {
         from_secs(u64::try_from(workload.progress_deadline_seconds.clamp(1, 86_400 * 7)).unwrap_or(600))
     });
@@ -142,6 +241,7 @@ pub(super) fn release(
             },
             attempt,
             steps,
+            traffic,
             analysis,
             rollback: spec.rollback.clone().unwrap_or_default(),
             progress_deadline: deadline,
@@ -154,7 +254,7 @@ pub(super) fn release(
 }
 
 /// The Rollout as the controller of what Belay makes for it.
-fn owner(rollout: &Rollout) -> OwnerReference {
+pub(super) fn owner(rollout: &Rollout) -> OwnerReference {
     OwnerReference {
         api_version: format!("{}/{}", api::GROUP, api::VERSION),
         kind: "Rollout".to_owned(),

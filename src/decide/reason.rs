@@ -43,6 +43,16 @@ pub enum Reason {
         /// Wanted canary pods.
         wanted: i32,
     },
+    /// The traffic is on its way to where the step wants it.
+    Shifting {
+        /// What it waits for.
+        detail: String,
+    },
+    /// The new version has all traffic, and the old one stands by.
+    Baking {
+        /// Seconds that it takes.
+        seconds: i64,
+    },
     /// Least time of the step is not over.
     StepTime {
         /// Seconds of `minDuration`.
@@ -125,6 +135,8 @@ pub enum Reason {
     },
     /// All steps are passed: the canary grows to full size and is handed over.
     Promoting,
+    /// The new revision serves; what the release borrowed goes back.
+    Returning,
     /// The new revision is stable.
     Promoted {
         /// Its revision.
@@ -270,6 +282,8 @@ impl Reason {
             Self::StepStarted { .. } => "StepStarted",
             Self::StepPassed { .. } => "StepPassed",
             Self::ScalingUp { .. } => "ScalingUp",
+            Self::Shifting { .. } => "ShiftingTraffic",
+            Self::Baking { .. } => "Baking",
             Self::StepTime { .. } => "StepTime",
             Self::Collecting { .. } => "CollectingEvidence",
             Self::NoData { .. } => "NoData",
@@ -284,6 +298,7 @@ impl Reason {
             Self::GuardFailed { .. } => "GuardFailed",
             Self::Aborted { .. } => "Aborted",
             Self::Promoting => "Promoting",
+            Self::Returning => "Returning",
             Self::Promoted { .. } => "Promoted",
             Self::SupersededBy { .. } => "Superseded",
             Self::RevertedByUser => "RevertedByUser",
@@ -344,6 +359,10 @@ impl fmt::Display for Reason {
             Self::ScalingUp { ready, wanted } => {
                 write!(f, "waiting for canary pods: {ready} of {wanted} ready")
             }
+            Self::Shifting { detail } => write!(f, "waiting for the traffic: {detail}"),
+            Self::Baking { seconds: bake } => {
+                write!(f, "the new version has all traffic and the old one stands by, for {}", seconds(*bake))
+            }
             Self::StepTime { min_seconds } => {
                 write!(f, "healthy; the step lasts at least {}", seconds(*min_seconds))
             }
@@ -393,6 +412,9 @@ impl fmt::Display for Reason {
             Self::GuardFailed { guard, detail } => write!(f, "guard {guard}: {detail}"),
             Self::Aborted { by, why } => write!(f, "aborted by {by}{}", because(why)),
             Self::Promoting => write!(f, "all steps passed; the canary grows to full size"),
+            Self::Returning => {
+                write!(f, "the new version serves; routes and Services go back to what they were")
+            }
             Self::Promoted { revision } => write!(f, "revision {revision} is stable"),
             Self::SupersededBy { revision } => write!(f, "the workload was changed again, to {revision}"),
             Self::RevertedByUser => write!(f, "the workload was changed back to what serves"),

@@ -7,6 +7,7 @@ use super::observation::{Identity, ReplicaSet, Workload};
 use super::pass::{Pass, identity, is_final};
 use super::plan;
 use super::reason::Reason;
+use super::traffic;
 use crate::api::release::{CommandStatus, Verb};
 use crate::api::rollout::{Revision, RolloutPhase};
 use crate::api::{Release, ReleasePhase};
@@ -16,6 +17,11 @@ pub(super) fn decide(pass: &mut Pass<'_>) {
     pass.return_floors();
     answer_commands(pass);
     remove_strays(pass);
+    if !traffic::return_strays(pass) {
+        // A new release borrows nothing before what an old one left is given back.
+        pass.record_rollout();
+        return;
+    }
     let Some(workload) = pass.workload() else {
         let spec = &pass.obs.rollout.spec.workload_ref;
         let missing = Reason::WorkloadMissing { workload: format!("{} {}", spec.kind, spec.name) };

@@ -150,6 +150,7 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
     // The first start of a step's clock counts at once: it must survive a restart.
     let clock_started = a.running_since.is_none() && b.running_since.is_some() && b.elapsed_seconds == 0.0;
     let pods = |s: &ReleaseStatus| s.weight.as_ref().map(|w| w.canary_pods);
+    let share = |s: &ReleaseStatus| s.traffic.as_ref().map(|t| t.weight);
     if written.phase != wanted.phase
         || a.index != b.index
         || a.approved != b.approved
@@ -158,9 +159,13 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
         || written.commands.len() != wanted.commands.len()
         || written.timeline != wanted.timeline
         || pods(written) != pods(wanted)
+        || share(written) != share(wanted)
     {
         Urgency::Now
-    } else if written.reason != wanted.reason || a.running_since != b.running_since {
+    } else if written.reason != wanted.reason
+        || a.running_since != b.running_since
+        || written.traffic != wanted.traffic
+    {
         Urgency::Hold
     } else if written.analysis != wanted.analysis {
         Urgency::Evidence

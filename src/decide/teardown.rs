@@ -4,6 +4,7 @@ use super::drive;
 use super::effect::Effect;
 use super::pass::Pass;
 use super::reason::Reason;
+use super::traffic;
 use crate::api::FINALIZER;
 
 /// Decides for a Rollout that is being deleted.
@@ -22,7 +23,8 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
             pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
         }
     }
-    if !strays.is_empty() {
+    let returned = traffic::return_strays(pass);
+    if !strays.is_empty() || !returned {
         return;
     }
     let name = pass.rollout_id().name;

@@ -9,6 +9,7 @@ use super::pass::{Pass, identity};
 use super::reason::Reason;
 use super::revision::without_hash;
 use super::status::Working;
+use super::traffic::{self, Traffic};
 use crate::api::rollout::RolloutPhase;
 use crate::api::{Release, ReleasePhase};
 
@@ -47,7 +48,11 @@ pub(super) fn unwind(
         }
     }
     let end = outcome(reason.code());
-    if let Some(rs) = ours
+    // The weight first, where it is not the pods' own: without traffic they can go.
+    let traffic = Traffic::of(pass.obs, release);
+    let drained = traffic.as_ref().is_none_or(|traffic| traffic.stop(pass, &mut working, &mark(&reason)));
+    let empty = ours.is_none_or(|rs| traffic::is_empty(pass, rs));
+    if let Some(rs) = ours.filter(|_| drained)
         && (rs.replicas != 0 || rs.stopped.is_none())
         && !rs.deleting
     {
@@ -73,10 +78,14 @@ pub(super) fn unwind(
         pass.veto(&release.spec.to.revision, name, reason.code());
     }
     commands::answer_at_the_end(pass, release, &mut working.status, rejected);
+    let returned = match &traffic {
+        Some(traffic) => drained && empty && traffic.give_back(pass, &mut working),
+        None => true,
+    };
     let gone = if release.spec.unbraked {
         caught::is_undone(pass, release, workload, rejected, first)
     } else {
-        ours.is_none()
+        ours.is_none() && returned
     };
     if gone {
         working.status.phase = end;
@@ -101,7 +110,7 @@ pub(super) fn unwind(
         pass.record_rollout();
     }
     pass.return_floors();
-    if let Some(rs) = ours
+    if let Some(rs) = ours.filter(|_| returned)
         && !rs.deleting
     {
         pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
@@ -117,6 +126,8 @@ pub(super) fn unwind(
         if first {
             announce(pass, release, end, &reason);
         }
+    } else if traffic.is_some() {
+        pass.memory = Some(working.remember(release));
     }
     pass.reasons.push(reason);
 }

@@ -4,9 +4,12 @@
 //! Must never: name a wildcard, or anything in which secrets are kept, but for the one Secret of the webhook's own
 //! certificates.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{NAME, Options, labels, webhook};
+use crate::api::router::Router;
 use crate::api::{self, BrakeForm};
 
 /// Roles and bindings of the operator, then the roles for people.
@@ -42,6 +45,10 @@ fn operator_rules(options: &Options) -> Vec<Value> {
         rule("apps", &["replicasets"], &["get", "list", "watch", "create", "patch", "delete"]),
         // The crash breaker, and which pods are asked for metrics.
         rule("", &["pods"], &["get", "list", "watch"]),
+        // The Services that a release pins, and the one that it makes for the canary.
+        rule("", &["services"], &["get", "list", "watch", "create", "patch", "delete"]),
+        // Who is behind them.
+        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
         // The floor that is held while a release runs.
         rule("autoscaling", &["horizontalpodautoscalers"], &["get", "list", "watch", "patch"]),
         // Repeated events are counted up in place.
@@ -53,6 +60,16 @@ fn operator_rules(options: &Options) -> Vec<Value> {
             &["get", "list", "watch"],
         ),
     ];
+    // Routes that a release splits.
+    let groups: BTreeSet<&str> = Router::ALL.iter().map(|router| router.group()).collect();
+    for group in groups {
+        let of = Router::ALL.iter().filter(|router| router.group() == group);
+        let plurals: BTreeSet<&str> = of.map(|router| router.plural()).collect();
+        let plurals: Vec<&str> = plurals.into_iter().collect();
+        // The canary's own Ingress beside that of ingress-nginx.
+        let own: &[&str] = if plurals.contains(&"ingresses") { &["create", "delete"] } else { &[] };
+        rules.push(rule(group, &plurals, &[&["get", "list", "watch", "patch"], own].concat()));
+    }
     let mut brake =
         rule("admissionregistration.k8s.io", &["mutatingwebhookconfigurations"], &["get", "list", "watch"]);
     brake["resourceNames"] = json!([webhook::BRAKE_WEBHOOK]);

@@ -9,12 +9,17 @@ use tracing::warn;
 
 use super::sight::Watches;
 use super::store::{Key, Store};
+use super::traffic::{self, TrafficStore};
 use super::unread::Unread;
 use super::views;
+use crate::api::release::PlannedTraffic;
+use crate::api::router::Router;
 use crate::api::template::{TemplateKind, TemplateRef};
 use crate::api::{BrakeForm, Release, Rollout};
 use crate::cluster::Resource;
-use crate::decide::{Autoscaler, Brake, Identity, KnownTemplate, Observation, Pod, ReplicaSet, Workload};
+use crate::decide::{
+    Autoscaler, Brake, Identity, KnownTemplate, Observation, Pod, ReplicaSet, Route, Service, Workload,
+};
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,11 +40,17 @@ pub enum Kind {
     Templates,
     /// Templates of the cluster.
     ClusterTemplates,
+    /// Services.
+    Services,
+    /// Endpoint slices of the Services that a release borrowed or made.
+    Slices,
+    /// Routes of a router, watched once a Rollout names one.
+    Routes(Router),
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 8] = [
+    /// The kinds that are always watched.
+    pub const ALL: [Self; 10] = [
         Self::Rollouts,
         Self::Releases,
         Self::Deployments,
@@ -48,6 +59,8 @@ impl Kind {
         Self::Autoscalers,
         Self::Templates,
         Self::ClusterTemplates,
+        Self::Services,
+        Self::Slices,
     ];
 }
 
@@ -62,6 +75,7 @@ pub struct Cache {
     autoscalers: Store<(String, String, Autoscaler)>,
     templates: Store<KnownTemplate>,
     cluster_templates: Store<KnownTemplate>,
+    traffic: TrafficStore,
     /// Objects of our own kinds that this program cannot read.
     unread_rollouts: Store<Unread>,
     unread_releases: Store<Unread>,
@@ -81,6 +95,12 @@ impl Cache {
             && self.autoscalers.synced()
             && self.templates.synced()
             && self.cluster_templates.synced()
+            && self.traffic.synced()
+    }
+
+    /// The kinds of routes that Rollouts and running releases name: to be watched.
+    pub fn routers(&self) -> BTreeSet<Router> {
+        traffic::routers(self.rollouts.all().map(|(_, r)| r), self.releases.all().map(|(_, r)| r))
     }
 
     /// Learns whether the brake is in the API server. Returns the Rollouts to decide anew.
@@ -109,7 +129,10 @@ impl Cache {
 
     /// The watch of a kind is interrupted: what is known of it may be out of date.
     pub fn lost(&mut self, kind: Kind, now: Timestamp) {
-        self.watches.lost(kind, now);
+        // A kind that is not installed is lost for good, and says nothing about the pods.
+        if !matches!(kind, Kind::Routes(_)) {
+            self.watches.lost(kind, now);
+        }
     }
 
     /// The watch of a kind is answered. Returns the Rollouts to decide anew if it was interrupted.
@@ -134,6 +157,9 @@ impl Cache {
             Kind::Autoscalers => self.autoscalers.begin(),
             Kind::Templates => self.templates.begin(),
             Kind::ClusterTemplates => self.cluster_templates.begin(),
+            Kind::Services => self.traffic.services.begin(),
+            Kind::Slices => self.traffic.slices.begin(),
+            Kind::Routes(router) => self.traffic.routes(router).begin(),
         }
     }
 
@@ -154,6 +180,9 @@ impl Cache {
             Kind::Autoscalers => drop(self.autoscalers.finish()),
             Kind::Templates => drop(self.templates.finish()),
             Kind::ClusterTemplates => drop(self.cluster_templates.finish()),
+            Kind::Services => drop(self.traffic.services.finish()),
+            Kind::Slices => drop(self.traffic.slices.finish()),
+            Kind::Routes(router) => drop(self.traffic.routes(router).finish()),
         }
         self.keys()
     }
@@ -203,6 +232,21 @@ impl Cache {
                 } else {
                     Vec::new()
                 }
+            }
+            Kind::Services => {
+                let concerned = self.of_service(&key, Some(&traffic::service(object)));
+                let changed = self.traffic.services.put(id, traffic::service(object));
+                if changed { concerned } else { Vec::new() }
+            }
+            Kind::Slices => {
+                let view = traffic::slice(object);
+                let service = view.service();
+                if self.traffic.slices.put(id, view) { self.of_service(&service, None) } else { Vec::new() }
+            }
+            Kind::Routes(router) => {
+                let concerned = self.of_route(&traffic::route(router, object));
+                let changed = self.traffic.routes(router).put(id, traffic::route(router, object));
+                if changed { concerned } else { Vec::new() }
             }
         }
     }
@@ -306,7 +350,52 @@ impl Cache {
                 self.cluster_templates.remove(&id);
                 self.of_template(TemplateKind::ClusterAnalysisTemplate, &(namespace, id.name))
             }
+            Kind::Services => {
+                let gone = self.traffic.services.remove(&id);
+                self.of_service(&(namespace, id.name), gone.as_ref())
+            }
+            // One that lost its label is gone from the watch, and comes back when a release borrows its Service again.
+            Kind::Slices => {
+                let gone = self.traffic.slices.let_go(&id);
+                gone.map(|slice| self.of_service(&slice.service(), None)).unwrap_or_default()
+            }
+            Kind::Routes(router) => {
+                let gone = self.traffic.routes(router).remove(&id);
+                gone.map(|route| self.of_route(&route)).unwrap_or_default()
+            }
         }
+    }
+
+    /// What a Rollout and its running release name.
+    fn named(&self, rollout: &Rollout) -> Vec<PlannedTraffic> {
+        let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+        let name = rollout.metadata.name.as_deref().unwrap_or_default();
+        traffic::named(rollout, self.releases.of(namespace).filter(|r| r.spec.rollout == name))
+    }
+
+    /// The Rollouts that a Service concerns: those that name it, borrowed it or made it.
+    fn of_service(&self, (namespace, name): &Key, service: Option<&Service>) -> Vec<Key> {
+        let names = |r: &&Rollout| self.named(r).iter().any(|plan| traffic::names_service(plan, name));
+        let mut keys: Vec<Key> = self.rollouts.of(namespace).filter(names).filter_map(key_of).collect();
+        let owner = service.and_then(|s| s.owner.as_ref()).filter(|owner| owner.kind == "Rollout");
+        keys.extend(owner.map(|owner| (namespace.clone(), owner.name.clone())));
+        keys.extend(service.and_then(|s| traffic::borrower(&s.loan)));
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// The Rollouts that a route concerns: those that name it or borrowed it.
+    fn of_route(&self, route: &Route) -> Vec<Key> {
+        let names = |r: &Rollout| {
+            self.named(r).iter().any(|plan| traffic::names_route(plan, route.router, &route.id))
+        };
+        let mut keys: Vec<Key> =
+            self.rollouts.all().filter(|(_, r)| names(r)).map(|(key, _)| key.clone()).collect();
+        keys.extend(traffic::borrower(&route.loan));
+        keys.sort();
+        keys.dedup();
+        keys
     }
 
     /// Takes in what the API server answered to a write of ours: it is read before the watch tells of it.
@@ -317,6 +406,8 @@ impl Cache {
             Resource::Deployments => Kind::Deployments,
             Resource::ReplicaSets => Kind::ReplicaSets,
             Resource::Autoscalers => Kind::Autoscalers,
+            Resource::Services => Kind::Services,
+            Resource::Routes(router) => Kind::Routes(router),
             Resource::Events => return Vec::new(),
         };
         let finalizers = answer.pointer("/metadata/finalizers").and_then(Value::as_array);
@@ -333,6 +424,8 @@ impl Cache {
         match resource {
             Resource::ReplicaSets => drop(self.replica_sets.remove(id)),
             Resource::Releases => drop(self.releases.remove(id)),
+            Resource::Services => drop(self.traffic.services.remove(id)),
+            Resource::Routes(router) => drop(self.traffic.routes(router).remove(id)),
             _ => {}
         }
     }
@@ -455,6 +548,9 @@ impl Cache {
         let unread =
             self.unread_releases.of(namespace).filter(|unread| unread.rollout.as_ref() == Some(name));
         let unread = unread.map(|unread| unread.view.clone()).collect();
+        let named = self.named(&rollout);
+        let services = self.traffic.services_of(&rollout, &named);
+        let (routes, routes_known) = self.traffic.routes_of(&rollout, &named);
         Some(Observation {
             rival: self.rival(&rollout),
             rollout,
@@ -465,6 +561,9 @@ impl Cache {
             unread,
             autoscalers,
             templates,
+            services,
+            routes,
+            routes_known,
             sight: self.watches.sight(),
             brake: self
                 .brake

@@ -8,6 +8,7 @@ mod sight;
 mod store;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod unread;
 mod views;
 mod watch;

@@ -27,7 +27,7 @@ pub(super) fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
     value.pointer(pointer).and_then(Value::as_str).and_then(|t| t.parse().ok())
 }
 
-fn entry(value: &Value, map: &str, key: &str) -> Option<String> {
+pub(super) fn entry(value: &Value, map: &str, key: &str) -> Option<String> {
     value.pointer(map).and_then(|m| m.get(key)).and_then(Value::as_str).map(str::to_owned)
 }
 
@@ -49,7 +49,7 @@ pub fn identity(object: &Value) -> Identity {
     }
 }
 
-fn controller(object: &Value) -> Option<Owner> {
+pub(super) fn controller(object: &Value) -> Option<Owner> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
     let owner = owners.iter().find(|o| o["controller"] == true)?;
     Some(Owner {

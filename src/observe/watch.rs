@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tower::BoxError;
 
 use super::cache::Kind;
+use crate::api::RELEASE_LABEL;
 
 /// Seconds after which a watch is asked for anew: a half-open connection is found out within this time.
 const WATCH_SECONDS: u32 = 60;
@@ -113,6 +114,9 @@ fn resource(kind: Kind) -> ApiResource {
             ("belay.dev", "v1alpha1", "ClusterAnalysisTemplate", "clusteranalysistemplates")
         }
         Kind::Autoscalers => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+        Kind::Services => ("", "v1", "Service", "services"),
+        Kind::Slices => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+        Kind::Routes(router) => (router.group(), router.version(), router.kind(), router.plural()),
     };
     named(group, version, kind, plural)
 }
@@ -138,7 +142,11 @@ pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: 
         }
         _ => Api::all_with(client, &resource(kind)),
     };
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
+    let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
+    if kind == Kind::Slices {
+        // They bear the labels of their Service.
+        config = config.labels(RELEASE_LABEL);
+    }
     // What managed which field is a third of an object and nobody here asks for it.
     let stream = watcher(api, config).backoff(waits()).modify(|object| {
         object.metadata.managed_fields = None;

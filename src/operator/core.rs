@@ -280,6 +280,8 @@ fn deleted(effect: &Effect) -> Option<Identity> {
     match effect {
         Effect::DeleteReplicaSet { replica_set } => Some(replica_set.clone()),
         Effect::PruneRelease { release } => Some(release.clone()),
+        Effect::DeleteService { service } => Some(service.clone()),
+        Effect::DeleteRoute { route, .. } => Some(route.clone()),
         _ => None,
     }
 }

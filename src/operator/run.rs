@@ -1,5 +1,6 @@
 //! The main loop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
 use crate::analysis::Sample;
 use crate::analysis::query;
+use crate::api::router::Router;
 use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{client, watching_client};
@@ -37,6 +39,12 @@ const GRACE: Duration = Duration::from_secs(12);
 
 struct Loop {
     client: Client,
+    watching: Client,
+    namespace: Option<String>,
+    news: mpsc::Sender<News>,
+    watches: tokio::task::JoinSet<()>,
+    /// The kinds of routes that are watched. They stay watched: a Rollout that named one may name it again.
+    routers: BTreeSet<Router>,
     http: Arc<Http>,
     secrets: Arc<ClusterSecrets>,
     lease: Arc<Lease>,
@@ -69,7 +77,6 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     }
     let (namespace, name) = (options.lease_namespace.clone(), options.lease_name.clone());
     watches.spawn(watch_lease(watching.clone(), namespace.clone(), name.clone(), news_in.clone()));
-    drop(news_in);
     let webhook = serve_webhook(&options, &client, &watching, brake.user(), &state).await?;
 
     let (reports_in, mut reports) = mpsc::channel(BACKLOG);
@@ -77,6 +84,11 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
     let secrets = Arc::new(ClusterSecrets::new(client.clone(), brake.user()));
     let mut main = Loop {
         client,
+        watching,
+        namespace: options.namespace.clone(),
+        news: news_in,
+        watches,
+        routers: BTreeSet::new(),
         http,
         secrets,
         lease: Arc::new(lease),
@@ -127,7 +139,7 @@ pub async fn run(options: Options) -> Result<(), OperatorError> {
         }
     }
     state.ready.store(false, Ordering::Relaxed);
-    watches.abort_all();
+    main.watches.abort_all();
     if let Err(error) = main.lease.release().await {
         warn!(error = %chain(&error), "the lease was not given back; it lapses by itself");
     }
@@ -236,7 +248,28 @@ impl Loop {
                 self.metrics.trouble();
                 warn!(watch = %text, "a watch was interrupted; it goes on");
             }
-            news => self.core.take_news(news, now()),
+            news => {
+                let names = matches!(
+                    news,
+                    News::Put(Kind::Rollouts | Kind::Releases, _)
+                        | News::Finish(Kind::Rollouts | Kind::Releases)
+                );
+                self.core.take_news(news, now());
+                if names {
+                    self.watch_routes();
+                }
+            }
+        }
+    }
+
+    /// Watches the kinds of routes that are named, once they are: others need not even be installed.
+    fn watch_routes(&mut self) {
+        for router in self.core.cache().routers() {
+            if self.routers.insert(router) {
+                info!(kind = router.kind(), "routes are watched from now on");
+                let (client, namespace) = (self.watching.clone(), self.namespace.clone());
+                self.watches.spawn(watch(client, namespace, Kind::Routes(router), self.news.clone()));
+            }
         }
     }
 

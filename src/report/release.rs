@@ -416,7 +416,7 @@ fn next_steps(report: &ReleaseReport) -> Vec<NextStep> {
     let abort = || run("roll back now", "abort");
     match report.phase {
         ReleasePhase::Pending => vec![run("follow it", "status --watch"), abort()],
-        ReleasePhase::Progressing => {
+        ReleasePhase::Progressing | ReleasePhase::Baking => {
             vec![
                 run("follow it", "status --watch"),
                 run("leave this step without waiting", "promote"),

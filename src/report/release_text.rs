@@ -27,6 +27,7 @@ pub(super) fn phase_words(phase: ReleasePhase) -> &'static str {
         ReleasePhase::Pending => "pending",
         ReleasePhase::Progressing => "progressing",
         ReleasePhase::Paused => "paused",
+        ReleasePhase::Baking => "baking",
         ReleasePhase::Promoting => "promoting",
         ReleasePhase::Promoted => "promoted",
         ReleasePhase::RollingBack => "rolling back",

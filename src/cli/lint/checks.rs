@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::document::{Node, Tree};
 use crate::analysis::{GuardError, GuardPlan, Measured};
 use crate::api::Rollout;
-use crate::decide::{TOLERATED_MISS, canary_pods, share};
+use crate::decide::{TOLERATED_MISS, canary_pods, planned_traffic, share};
 use crate::report::lint::Severity;
 use crate::report::seconds;
 
@@ -177,8 +177,13 @@ fn weights(rollout: &Rollout, replicas: Option<u32>, found: &mut Vec<Found>) {
         .spec
         .strategy
         .as_ref()
-        .map(|strategy| &strategy.canary.steps)
+        .and_then(|strategy| strategy.canary.as_ref())
+        .map(|canary| &canary.steps)
         .filter(|steps| !steps.is_empty());
+    // With a router or a switch the weight is not made of pods.
+    if planned_traffic(&rollout.spec, "").is_some() {
+        return;
+    }
     let Some(replicas) = replicas.and_then(|pods| i32::try_from(pods).ok()).filter(|pods| *pods > 0) else {
         return;
     };
@@ -206,7 +211,8 @@ fn durations(rollout: &Rollout, found: &mut Vec<Found>) {
     let analysis = rollout.spec.analysis.clone().unwrap_or_default();
     let warm_up = analysis.warm_up.map_or(WARM_UP, Duration::from);
     let interval = analysis.interval.map_or(INTERVAL, Duration::from);
-    let steps = rollout.spec.strategy.iter().flat_map(|strategy| strategy.canary.steps.iter());
+    let canary = rollout.spec.strategy.iter().filter_map(|strategy| strategy.canary.as_ref());
+    let steps = canary.flat_map(|canary| canary.steps.iter());
     for (i, step) in steps.enumerate() {
         let Some(min) = step.min_duration.map(Duration::from) else { continue };
         if min < warm_up + interval {

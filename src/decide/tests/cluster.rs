@@ -50,6 +50,15 @@ impl World {
                 self.releases.retain(|r| r.metadata.uid.as_ref() != Some(&release.uid));
                 self.releases.len() < before
             }
+            Effect::CreateService { .. }
+            | Effect::DeleteService { .. }
+            | Effect::PinService { .. }
+            | Effect::UnpinService { .. }
+            | Effect::ReturnService { .. }
+            | Effect::SplitRoute { .. }
+            | Effect::CreateRoute { .. }
+            | Effect::DeleteRoute { .. }
+            | Effect::ReturnRoute { .. } => unreachable!("in this world weight goes by pods"),
             Effect::HoldFloor { .. } | Effect::ReturnFloor { .. } => self.floor(effect),
             Effect::Confirm { subject, id, expect } => {
                 let seen = match subject {

@@ -6,6 +6,7 @@
 
 mod alone;
 mod bad_input;
+mod blue_green;
 mod both;
 mod brake;
 mod caught;

@@ -132,6 +132,11 @@ impl Oracle {
     fn only_its_own(&mut self, at: i64, sort: Sort, before: &Value, after: &Value) {
         let mut changed = Vec::new();
         differences(String::new(), before, after, &mut changed);
+        let lent = |path: &str| {
+            ["/metadata/labels", "/metadata/annotations"].iter().any(|map| {
+                path == *map || path.strip_prefix(map).is_some_and(|key| key.starts_with("/belay.dev~1"))
+            })
+        };
         let mine = |path: &str| match sort {
             Sort::Deployment => {
                 path.starts_with("/metadata/labels/belay.dev~1")
@@ -147,7 +152,9 @@ impl Oracle {
             Sort::Autoscaler => path == "/spec/minReplicas" || path.starts_with("/metadata/annotations"),
             Sort::Rollout => path.starts_with("/status") || path.starts_with("/metadata/finalizers"),
             Sort::Release => path.starts_with("/status"),
-            Sort::Pod | Sort::Lease | Sort::Event => false,
+            Sort::Service => path == "/spec/selector/pod-template-hash" || lent(path),
+            Sort::Route => path.starts_with("/spec/rules") || lent(path),
+            Sort::Pod | Sort::Slice | Sort::Lease | Sort::Event => false,
         };
         let server_side = [
             "/metadata/resourceVersion",

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use belay::api::router::Router;
 use belay::api::{OPERATOR_USER, Release, Rollout};
 use belay::cluster::Resource;
 use belay::install::brake;
@@ -23,6 +24,9 @@ pub enum Sort {
     ReplicaSet,
     Pod,
     Autoscaler,
+    Service,
+    Slice,
+    Route,
     Lease,
     Event,
 }
@@ -35,6 +39,8 @@ impl From<Resource> for Sort {
             Resource::Deployments => Self::Deployment,
             Resource::ReplicaSets => Self::ReplicaSet,
             Resource::Autoscalers => Self::Autoscaler,
+            Resource::Services => Self::Service,
+            Resource::Routes(_) => Self::Route,
             Resource::Events => Self::Event,
         }
     }
@@ -50,13 +56,25 @@ impl Sort {
             Self::ReplicaSet => Kind::ReplicaSets,
             Self::Pod => Kind::Pods,
             Self::Autoscaler => Kind::Autoscalers,
+            Self::Service => Kind::Services,
+            Self::Slice => Kind::Slices,
+            Self::Route => Kind::Routes(Router::HttpRoute),
             Self::Lease | Self::Event => return None,
         })
     }
 
     /// The kinds that the operator watches.
-    pub const WATCHED: [Self; 6] =
-        [Self::Rollout, Self::Release, Self::Deployment, Self::ReplicaSet, Self::Pod, Self::Autoscaler];
+    pub const WATCHED: [Self; 9] = [
+        Self::Rollout,
+        Self::Release,
+        Self::Deployment,
+        Self::ReplicaSet,
+        Self::Pod,
+        Self::Autoscaler,
+        Self::Service,
+        Self::Slice,
+        Self::Route,
+    ];
 
     /// Whether it has a status that is written by itself.
     fn has_status(self) -> bool {
@@ -65,7 +83,7 @@ impl Sort {
 
     /// What `metadata.generation` counts: changes of the spec.
     fn counts_generations(self) -> bool {
-        matches!(self, Self::Rollout | Self::Release | Self::Deployment | Self::ReplicaSet)
+        matches!(self, Self::Rollout | Self::Release | Self::Deployment | Self::ReplicaSet | Self::Route)
     }
 }
 

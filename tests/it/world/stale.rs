@@ -23,6 +23,13 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::RestoreTemplate { .. }
         | Effect::RemoveFinalizer { .. }
         | Effect::ReturnFloor { .. }
+        | Effect::DeleteService { .. }
+        | Effect::PinService { .. }
+        | Effect::UnpinService { .. }
+        | Effect::ReturnService { .. }
+        | Effect::SplitRoute { .. }
+        | Effect::DeleteRoute { .. }
+        | Effect::ReturnRoute { .. }
         | Effect::PruneRelease { .. } => true,
         Effect::AddFinalizer { .. }
         | Effect::MarkWorkload { .. }
@@ -31,6 +38,8 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::RecordRelease { .. }
         | Effect::RecordRollout { .. }
         | Effect::CreateCanary { .. }
+        | Effect::CreateService { .. }
+        | Effect::CreateRoute { .. }
         | Effect::HoldFloor { .. }
         | Effect::Confirm { .. }
         | Effect::Announce(_) => false,

@@ -1,0 +1,133 @@
+//! Traffic at rest: what an old release left borrowed, and whether a new one can have what it needs.
+
+use std::collections::BTreeSet;
+
+use super::road::{self, Road};
+use super::{LONGEST_LOAN, full_name, give_service_back, is_made_by, wanted};
+use crate::api;
+use crate::api::release::{PlannedStep, PlannedTraffic};
+use crate::decide::effect::{Effect, Expect, Subject};
+use crate::decide::observation::{Identity, Loan, Observation, Route};
+use crate::decide::pass::Pass;
+use crate::decide::plan;
+use crate::traffic::Ask;
+
+/// What a release that is not there any more left borrowed goes back, and the Services that Belay made for it go.
+/// False as long as something is there.
+pub(in crate::decide) fn return_strays(pass: &mut Pass<'_>) -> bool {
+    let rollout = full_name(pass.obs);
+    let obs = pass.obs;
+    let of_this = |loan: &Loan| loan.rollout.as_deref() == Some(rollout.as_str());
+    let routes = obs.routes.iter().filter(|route| of_this(&route.loan) && !route.deleting).map(|r| &r.loan);
+    let services = obs.services.iter().filter(|s| !s.deleting && (of_this(&s.loan) || is_made_by(obs, s)));
+    // A Release that the view lacks may only be late; what it borrowed must not be taken from it.
+    let named: BTreeSet<&String> =
+        routes.chain(services.map(|s| &s.loan)).filter_map(|loan| loan.release.as_ref()).collect();
+    for name in named {
+        if !obs.releases.iter().any(|r| r.metadata.name.as_ref() == Some(name)) {
+            let namespace = pass.rollout_id().namespace;
+            let id = Identity { namespace, name: name.clone(), ..Identity::default() };
+            pass.confirm(Subject::Release, id, Expect::Gone);
+        }
+    }
+    let before = pass.effects.len();
+    for route in obs.routes.iter().filter(|route| of_this(&route.loan) && !route.deleting) {
+        let (stable, canary) = names(obs, route);
+        pass.push(road::give_back(route.router, route, &stable, &canary));
+    }
+    for service in obs.services.iter().filter(|service| !service.deleting) {
+        if of_this(&service.loan) {
+            give_service_back(pass, service);
+        } else if is_made_by(obs, service) {
+            pass.push(Effect::DeleteService { service: service.id.clone() });
+        }
+    }
+    pass.effects.len() == before
+}
+
+/// The Services between which a borrowed route was split, as the release that borrowed it says, else the Rollout.
+fn names(obs: &Observation, route: &Route) -> (String, String) {
+    let release = obs.releases.iter().find(|r| r.metadata.name == route.loan.release);
+    if let Some(traffic) = release.and_then(|r| r.spec.traffic.as_ref()) {
+        return (traffic.service.clone(), traffic.canary_service.clone().unwrap_or_default());
+    }
+    let strategy = obs.rollout.spec.strategy.as_ref();
+    let service = strategy.and_then(plan::service_of).unwrap_or_default();
+    let canary = plan::canary_service(&service);
+    (service, canary)
+}
+
+/// Why a release cannot have its traffic, as the Services and routes are now.
+pub(in crate::decide) fn refuse(
+    obs: &Observation,
+    plan: &PlannedTraffic,
+    steps: &[PlannedStep],
+) -> Option<String> {
+    let namespace = obs.rollout.metadata.namespace.clone().unwrap_or_default();
+    let rollout = full_name(obs);
+    let taken = |id: &Identity, kind: &str, loan: &Loan| {
+        let other = loan.rollout.as_deref().filter(|other| *other != rollout)?;
+        Some(format!("{kind} {} is borrowed by a release of Rollout {other}; wait for its end", id.name))
+    };
+    let service = |name: &str| {
+        let mut all = obs.services.iter();
+        all.find(|s| s.id.name == name && s.id.namespace == namespace && !s.deleting)
+    };
+    for name in
+        [Some(&plan.service), plan.canary_service.as_ref().filter(|_| plan.preview)].into_iter().flatten()
+    {
+        let Some(found) = service(name) else {
+            return Some(format!("Service {name} does not exist; create it or correct the name"));
+        };
+        if found.selector.is_empty() {
+            return Some(format!("Service {name} selects no pods by labels; give it a selector"));
+        }
+        if let Some(why) = taken(&found.id, "Service", &found.loan) {
+            return Some(why);
+        }
+        if found.pin().is_some() && found.loan.release.is_none() {
+            return Some(format!(
+                "Service {name} selects one revision by {}; remove that label from its selector",
+                api::POD_TEMPLATE_HASH
+            ));
+        }
+    }
+    if let Some(name) = plan.canary_service.as_ref().filter(|_| !plan.preview)
+        && service(name).is_some_and(|found| !is_made_by(obs, found))
+    {
+        return Some(format!("a Service {name} exists already; the release needs that name for a while"));
+    }
+    if !plan.routes.is_empty() && !obs.routes_known {
+        return Some("the routes are not listed yet; is their kind installed in this cluster?".to_owned());
+    }
+    for planned in &plan.routes {
+        let what = road::name(planned);
+        let Some(road) = Road::find(obs, plan, planned) else {
+            return Some(format!("{what} does not exist; create it or correct the name"));
+        };
+        if let Some(why) = taken(&road.route.id, planned.router.kind(), &road.route.loan) {
+            return Some(why);
+        }
+        let ask = |step: &PlannedStep| Ask {
+            stable: plan.service.clone(),
+            canary: plan.canary_service.clone().unwrap_or_default(),
+            weight: step.weight,
+            matches: step.matches.iter().map(wanted).collect(),
+            mirror: step.mirror,
+            sticky: None,
+        };
+        let size = match road.borrowed() {
+            Err(why) => return Some(format!("{what}: {why}")),
+            Ok(original) => original.to_string().len(),
+        };
+        if size > LONGEST_LOAN {
+            return Some(format!(
+                "{what}: its rules are {size} bytes long, and {LONGEST_LOAN} are the most; split it"
+            ));
+        }
+        if let Some(why) = steps.iter().find_map(|step| road.patch(&ask(step)).err()) {
+            return Some(format!("{what}: {why}"));
+        }
+    }
+    None
+}
