@@ -16,12 +16,31 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
         drive::decide(pass, release);
         return;
     }
+    const WHY: &str = "RolloutDeleted: the Rollout was deleted while its release ran";
     pass.return_floors();
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
+    let lent = !strays.is_empty() && traffic::has_strays(pass.obs);
+    if lent {
+        let since = pass.obs.rollout.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+        if !traffic::stop_strays(pass, &strays, since, WHY) {
+            return;
+        }
+    }
     for rs in &strays {
-        if !rs.deleting {
+        if lent && (rs.replicas != 0 || rs.stopped.is_none()) && !rs.deleting {
+            // It stays until what was borrowed for it is back: its pods must be seen.
+            pass.push(Effect::StopCanary {
+                replica_set: rs.id.clone(),
+                reason: WHY.to_owned(),
+                has_annotations: rs.has_annotations,
+                owner_uid: pass.owner_uid(),
+            });
+        } else if !rs.deleting && !lent {
             pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
         }
+    }
+    if lent && !strays.iter().all(|rs| traffic::is_empty(pass, rs)) {
+        return;
     }
     let returned = traffic::return_strays(pass);
     if !strays.is_empty() || !returned {

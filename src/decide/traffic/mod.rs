@@ -27,7 +27,7 @@ use crate::api::release::PlannedTraffic;
 use crate::api::strategy;
 use crate::api::{self, Release};
 use crate::traffic::{Ask, Match, Test, Uptake, Wanted, Write};
-pub(super) use rest::{refuse, return_strays};
+pub(super) use rest::{has_strays, refuse, return_strays, stop_strays};
 use road::Road;
 
 /// After a change that the router says it has taken up: requests on their way, and its workers that learn of it late.
