@@ -136,7 +136,7 @@ impl Oracle {
             self.lost_its_traffic(object);
         }
         match write.sort {
-            Sort::ReplicaSet => self.replica_set(write),
+            Sort::ReplicaSet => self.replica_set(server, write),
             Sort::Release => self.release(truth, write),
             Sort::Rollout => self.rollout(server, write),
             _ => {}
@@ -215,7 +215,7 @@ impl Oracle {
     }
 
     /// Lines 2, 3, 4 and 5: how many canary pods there may be, and when they are handed over.
-    fn replica_set(&mut self, write: &Write) {
+    fn replica_set(&mut self, server: &Server, write: &Write) {
         let at = write.at;
         let Some(after) = &write.after else { return };
         let before = write.before.as_deref();
@@ -225,6 +225,8 @@ impl Oracle {
         if before.is_some_and(|before| owner_kind(before) != "Rollout") {
             // A rejected revision that came past the brake is taken back where it stands.
             let taken_back = size == 0 && self.rejected.contains(&revision);
+            // Or one that was handed over, and changed at that very moment: its traffic is judged elsewhere.
+            let taken_back = taken_back || (size == 0 && self.shares.may_retire(server, after));
             self.breach(!taken_back, at, format!("Belay wrote to {name}, which is somebody else's"));
             return;
         }

@@ -40,21 +40,42 @@ const CRASH: Act = Act::Fate("v2", Fate::Crash(0));
 pub fn all() -> Vec<Scenario> {
     let split = |name: &str, script| scenario(&format!("routed, {name}"), routed(), script);
     let switched = |name: &str, script| scenario(&format!("blue-green, {name}"), blue_green(), script);
-    vec![
+    let gitops = |seconds| [after(0, Act::GitOps(Some(("v2", 2)))), after(seconds, Act::GitOps(None))];
+    let abort = || command(Verb::Abort);
+    let mut all = vec![
         split("good", vec![]),
         split("crash at step 2", vec![(STEP_2, CRASH)]),
-        split("abort in the bake", vec![(BAKE, command(Verb::Abort))]),
+        split("abort in the bake", vec![(BAKE, abort())]),
         split("another change", vec![(STEP_2, Act::Image("v3"))]),
         split("change back", vec![(STEP_2, Act::Image("v1"))]),
+        split("scaled", vec![(STEP_2, Act::Scale(5))]).resized(),
         split("rollout deleted", vec![(STEP_2, Act::DeleteRollout)]),
         split("release deleted", vec![(STEP_2, Act::DeleteRelease)]),
+        split("deployment deleted", vec![(STEP_2, Act::DeleteDeployment)]).resized(),
+        split("applied again by gitops", gitops(60).into()),
+        split("crash, applied again by gitops", {
+            let mut script = vec![after(0, CRASH)];
+            script.extend(gitops(30));
+            script
+        }),
+        split("slow gateway", vec![after(0, Act::Gateway(Some(5)))]),
+        split("no gateway", vec![after(0, Act::Gateway(None)), after(60, abort())]),
+        split("gateway lost, then abort", vec![(STEP_2, Act::Gateway(None)), after(5, abort())]),
+        split("route deleted, then abort", vec![(STEP_2, Act::DeleteRoute), after(10, abort())]),
+        split("route made again", vec![(STEP_2, Act::DeleteRoute), after(10, Act::MakeRoute)]),
+        split("service deleted, then abort", vec![(STEP_2, Act::DeleteService), after(10, abort())]),
+        split("service made again", vec![(STEP_2, Act::DeleteService), after(10, Act::MakeService)]),
         switched("good", vec![]),
-        switched("abort in the bake", vec![(BAKE, command(Verb::Abort))]),
+        switched("abort in the bake", vec![(BAKE, abort())]),
         switched("crash after the switch", vec![(BAKE, CRASH)]),
+        switched("another change in the bake", vec![(BAKE, Act::Image("v3"))]),
+        switched("scaled in the bake", vec![(BAKE, Act::Scale(5))]).resized(),
         scenario("blue-green, preview service", with_preview(), vec![]),
-        split(
-            "applied again by gitops",
-            vec![after(0, Act::GitOps(Some(("v2", 2)))), after(60, Act::GitOps(None))],
-        ),
-    ]
+        scenario("blue-green, preview service, abort", with_preview(), vec![(When::Reached(0), abort())]),
+    ];
+    let mut by_route = blue_green();
+    by_route["strategy"]["blueGreen"]["traffic"] = json!({"httpRoutes": [{"name": "web"}]});
+    all.push(scenario("blue-green, by a route", by_route.clone(), vec![]));
+    all.push(scenario("blue-green, by a route, crash", by_route, vec![(BAKE, CRASH)]));
+    all
 }

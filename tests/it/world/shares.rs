@@ -30,8 +30,9 @@ pub struct Traffic {
     lent: BTreeMap<(Sort, String), Value>,
     /// The rules of each generation of the present route.
     rules: BTreeMap<i64, Value>,
-    /// When the route was last changed.
-    changed_at: i64,
+    /// When each Service last lost its weight in the route, and when it was last taken out of it.
+    unweighted: BTreeMap<String, i64>,
+    unnamed: BTreeMap<String, i64>,
     /// Versions that serve or served: the first one, and those that were handed over.
     served: BTreeSet<String>,
 }
@@ -43,8 +44,7 @@ impl Traffic {
         let all = sorts.into_iter().flat_map(|sort| server.all(sort).map(move |object| (sort, object)));
         let lent = all.map(|(sort, o)| ((sort, text(o, "/metadata/name").to_owned()), own(o))).collect();
         let served = server.all(Sort::Pod).map(|pod| image(pod).to_owned()).collect();
-        let changed_at = i64::MIN / 2;
-        let mut traffic = Self { guards_callers: true, lent, changed_at, served, ..Self::default() };
+        let mut traffic = Self { guards_callers: true, lent, served, ..Self::default() };
         if let Some(route) = server.get(Sort::Route, "web") {
             traffic.remember(route);
         }
@@ -59,15 +59,49 @@ impl Traffic {
         self.rules.insert(int(route, "/metadata/generation"), route["spec"]["rules"].clone());
     }
 
-    /// The rules that the gateway goes by; nothing as long as it has answered nothing.
-    fn applied(&self, server: &Server) -> Option<&Value> {
-        let route = server.get(Sort::Route, "web")?;
-        self.rules.get(&int(route, "/status/parents/0/conditions/0/observedGeneration"))
+    /// Takes in a change of the route.
+    fn changed(&mut self, write: &Write) {
+        let none = Value::Null;
+        let of = |object: &Option<Arc<Value>>| {
+            object.as_ref().map_or(none.clone(), |o| o["spec"]["rules"].clone())
+        };
+        let (before, after) = (of(&write.before), of(&write.after));
+        for (service, weight) in backends(&before) {
+            if !names(&after, service) {
+                self.unnamed.insert(service.to_owned(), write.at);
+            }
+            let weighted = backends(&after).any(|(name, weight)| name == service && weight > 0.0);
+            if weight > 0.0 && !weighted {
+                self.unweighted.insert(service.to_owned(), write.at);
+            }
+        }
+        match &write.after {
+            None => self.rules.clear(),
+            Some(route) => self.remember(route),
+        }
     }
 
-    /// Whether the gateway may still send what it was told before.
-    fn lingers(&self, server: &Server) -> bool {
-        server.now < self.changed_at + PATIENCE
+    /// The rules that the gateway goes by, without what it had the time to forget.
+    fn applied(&self, server: &Server) -> Value {
+        let Some(route) = server.get(Sort::Route, "web") else { return Value::Null };
+        let seen = int(route, "/status/parents/0/conditions/0/observedGeneration");
+        let mut rules = self.rules.get(&seen).cloned().unwrap_or_default();
+        let forgotten = |left: &BTreeMap<String, i64>, service: &str| {
+            left.get(service).is_some_and(|at| server.now >= at + PATIENCE)
+        };
+        let written = &route["spec"]["rules"];
+        for rule in rules.as_array_mut().into_iter().flatten() {
+            let Some(list) = rule["backendRefs"].as_array_mut() else { continue };
+            list.retain(|b| names(written, text(b, "/name")) || !forgotten(&self.unnamed, text(b, "/name")));
+            for backend in list {
+                let service = text(backend, "/name");
+                let weighted = backends(written).any(|(name, weight)| name == service && weight > 0.0);
+                if !weighted && forgotten(&self.unweighted, service) {
+                    backend["weight"] = json!(0);
+                }
+            }
+        }
+        rules
     }
 
     /// Judges one write. Says what is wrong with it.
@@ -76,14 +110,7 @@ impl Traffic {
             return Vec::new();
         }
         if write.sort == Sort::Route {
-            let spec = |object: &Option<Arc<Value>>| object.as_ref().map(|o| o["spec"].clone());
-            match &write.after {
-                None => self.rules.clear(),
-                Some(route) => self.remember(route),
-            }
-            if spec(&write.before) != spec(&write.after) {
-                self.changed_at = write.at;
-            }
+            self.changed(write);
         }
         if write.by != OPERATOR_USER {
             return Vec::new();
@@ -106,7 +133,7 @@ impl Traffic {
             wrong.extend((!made).then(|| format!("Belay deleted Service {name}, which is somebody's")));
             let route = server.get(Sort::Route, "web");
             let named = route.is_some_and(|r| names(&r["spec"]["rules"], name));
-            let used = self.lingers(server) && self.applied(server).is_some_and(|rules| names(rules, name));
+            let used = names(&self.applied(server), name);
             let what = format!("Service {name} was deleted, and the route or the gateway names it");
             wrong.extend((named || used).then_some(what));
         }
@@ -193,10 +220,10 @@ impl Traffic {
         let none = Value::Null;
         let route = server.get(Sort::Route, "web");
         let written = route.map_or(&none, |r| &r["spec"]["rules"]);
-        let applied = self.applied(server).unwrap_or(&none);
+        let applied = &self.applied(server);
         let share = |shares: Shares| shares.get(version).copied().unwrap_or(0.0);
-        let lingering = if self.lingers(server) { share(routed(server, applied, None)) } else { 0.0 };
-        let now = share(routed(server, written, None)).max(lingering).max(share(direct(server, None)));
+        let by_route = share(routed(server, written, None)).max(share(routed(server, applied, None)));
+        let now = by_route.max(share(direct(server, None)));
         if is < was {
             let need = needed(server, running(server), version, now);
             if is < need {
@@ -237,7 +264,7 @@ impl Traffic {
         let said = said.filter(|e| e["reason"] == "StepPassed").map(|e| text(e, "/message")).last();
         let person = said.is_some_and(|m| m.contains("because") || m.contains("serves"));
         let asked = after["spec"]["steps"][usize::try_from(was).unwrap()]["weight"].as_f64().unwrap_or(0.0);
-        let had = share(self.applied(server).unwrap_or(&none));
+        let had = share(&self.applied(server));
         if is > was && !person && self.guards_callers && had < asked - SAME {
             wrong.push(format!("{name}: step {} of {asked} % was passed with {had} %", was + 1));
         }
@@ -263,8 +290,7 @@ impl Traffic {
             service.is_none_or(|s| found(server, &s["spec"]["selector"]).next().is_none())
         };
         let route = server.get(Sort::Route, "web");
-        let applied = self.applied(server).filter(|_| self.lingers(server));
-        for rules in route.map(|r| &r["spec"]["rules"]).into_iter().chain(applied) {
+        for rules in route.map(|r| &r["spec"]["rules"]).into_iter().chain([&self.applied(server)]) {
             let mut used = backends(rules).filter(|(_, weight)| *weight > 0.0);
             if let Some((name, weight)) = used.find(|(name, _)| size > 0 && empty(name)) {
                 return Some(format!("Service {name} has weight {weight}, and nobody is behind it"));
@@ -283,6 +309,14 @@ impl Traffic {
         let size = int(server.get(Sort::Deployment, "web")?, "/spec/replicas");
         let has = ready(server, version_of(release, "from"));
         (has < size).then(|| format!("{has} of {size} pods of the old version are ready"))
+    }
+
+    /// Whether a ReplicaSet is that of the version before one that has been handed over.
+    pub fn may_retire(&self, server: &Server, rs: &Value) -> bool {
+        let Some(release) = running(server) else { return false };
+        let to = server.get(Sort::ReplicaSet, text(release, "/spec/to/replicaSet"));
+        to.is_some_and(|rs| owner_kind(rs) == "Deployment")
+            && version_of(release, "from") == text(rs, "/spec/template/spec/containers/0/image")
     }
 
     /// Line 9: when no release runs, everything is as it was. What is wrong with it.
