@@ -457,13 +457,16 @@ impl<'a> Traffic<'a> {
         pass.effects.len() > before
     }
 
-    /// The way back, first of all: no weight for the canary. True when nothing goes there any more.
-    pub fn stop(&self, pass: &mut Pass<'_>, working: &mut Working, why: &str) -> bool {
+    /// The way back, first of all: no weight for the canary, which has pods unless it is `empty`. True when nothing goes
+    /// there any more.
+    pub fn stop(&self, pass: &mut Pass<'_>, working: &mut Working, why: &str, empty: bool) -> bool {
         let mark: String = why.chars().take(MARK).collect();
         let before = pass.effects.len();
         self.zero(pass, Some(&mark));
+        // One that somebody made anew in this release selects both versions.
+        let selects = |pin: Option<&str>| pin.map_or(!empty, |pin| pin == self.canary_hash);
         if let (Some(service), Some(stable)) = (self.service, self.stable_hash)
-            && service.pin() == Some(self.canary_hash)
+            && selects(service.pin())
         {
             self.pin(pass, service, stable, Some(&mark));
         }

@@ -98,7 +98,7 @@ impl Oracle {
             _ => {}
         }
         if self.begun {
-            for wrong in self.shares.judge(server, write) {
+            for wrong in self.shares.judge(server, write, !self.guards_capacity) {
                 self.breach(true, at, wrong);
             }
         }

@@ -104,8 +104,8 @@ impl Traffic {
         rules
     }
 
-    /// Judges one write. Says what is wrong with it.
-    pub fn judge(&mut self, server: &Server, write: &Write) -> Vec<String> {
+    /// Judges one write; `resized`: the size of the workload changes. Says what is wrong with it.
+    pub fn judge(&mut self, server: &Server, write: &Write, resized: bool) -> Vec<String> {
         if !self.is_on() {
             return Vec::new();
         }
@@ -117,7 +117,7 @@ impl Traffic {
         }
         let mut wrong = Vec::new();
         match write.sort {
-            Sort::Route | Sort::Service => self.moved(server, write, &mut wrong),
+            Sort::Route | Sort::Service => self.moved(server, write, resized, &mut wrong),
             Sort::ReplicaSet => {
                 self.sized(server, write, &mut wrong);
                 if let Some(rs) = write.after.as_ref().filter(|rs| owner_kind(rs).is_empty()) {
@@ -142,7 +142,7 @@ impl Traffic {
     }
 
     /// Lines 1, 2 and 4: who gets more by a write of a route or a Service, may have it and can carry it.
-    fn moved(&self, server: &Server, write: &Write, wrong: &mut Vec<String>) {
+    fn moved(&self, server: &Server, write: &Write, resized: bool, wrong: &mut Vec<String>) {
         let none = json!({});
         let before = write.before.as_deref().unwrap_or(&none);
         let after = write.after.as_deref().unwrap_or(&none);
@@ -177,7 +177,7 @@ impl Traffic {
                     wrong.push(format!("{who} gives {version} {share} %, {permitted} are permitted"));
                 }
                 let (need, ready) = (needed(server, release, version, *share), ready(server, version));
-                if self.guards_callers && ready < need {
+                if self.guards_callers && !resized && ready < need {
                     wrong.push(format!(
                         "{who} gives {version} {share} %, and {ready} of {need} pods are ready"
                     ));
