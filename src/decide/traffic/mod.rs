@@ -25,7 +25,7 @@ use super::reason::Reason;
 use super::status::Working;
 use crate::api::release::PlannedTraffic;
 use crate::api::strategy;
-use crate::api::{self, Release};
+use crate::api::{self, Release, ReleasePhase};
 use crate::traffic::{Ask, Match, Test, Uptake, Wanted, Write};
 pub(super) use rest::{has_strays, refuse, return_strays, stop_strays};
 use road::Road;
@@ -401,13 +401,15 @@ impl<'a> Traffic<'a> {
         }
         let before = pass.effects.len();
         let canary = self.plan.canary_service.as_deref().unwrap_or_default();
-        for route in self.roads.iter().filter_map(Road::lent) {
-            if self.is_ours(&route.loan) {
+        let routes = self.roads.iter().filter_map(Road::lent).filter(|route| self.is_ours(&route.loan));
+        let mut routes = routes.peekable();
+        if routes.peek().is_some() {
+            // Written down before: a process that does not know of this change would not wait for the router.
+            changed(working, pass.now);
+            working.record(pass, self.release);
+            for route in routes {
                 pass.push(road::give_back(route.router, route, &self.plan.service, canary));
             }
-        }
-        if pass.effects.len() > before {
-            changed(working, pass.now);
             return false;
         }
         if let Some(own) = self.canary {
@@ -472,7 +474,9 @@ impl<'a> Traffic<'a> {
         }
         let traffic = working.status.traffic.get_or_insert_default();
         traffic.weight = 0;
-        if pass.effects.len() > before {
+        // A mark without a record was written by a pass that did not come to write down when.
+        let unrecorded = working.status.phase != ReleasePhase::RollingBack && self.stopped().is_some();
+        if pass.effects.len() > before || unrecorded {
             changed(working, pass.now);
             return false;
         }

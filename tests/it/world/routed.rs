@@ -42,6 +42,9 @@ pub fn all() -> Vec<Scenario> {
     let switched = |name: &str, script| scenario(&format!("blue-green, {name}"), blue_green(), script);
     let gitops = |seconds| [after(0, Act::GitOps(Some(("v2", 2)))), after(seconds, Act::GitOps(None))];
     let abort = || command(Verb::Abort);
+    // Longer than a way back waits for the gateway.
+    let mut long_bake = routed();
+    long_bake["strategy"]["canary"]["bake"] = json!("40s");
     let mut all = vec![
         split("good", vec![]),
         split("crash at step 2", vec![(STEP_2, CRASH)]),
@@ -58,9 +61,13 @@ pub fn all() -> Vec<Scenario> {
             script.extend(gitops(30));
             script
         }),
-        split("slow gateway", vec![after(0, Act::Gateway(Some(5)))]),
+        split("slow gateway", vec![after(0, Act::Gateway(Some(5)))]).spec(long_bake),
+        split(
+            "slow gateway, late abort",
+            vec![after(0, Act::Gateway(Some(5))), (STEP_2, command(Verb::Pause)), after(40, abort())],
+        ),
         split("no gateway", vec![after(0, Act::Gateway(None)), after(60, abort())]),
-        split("gateway lost, then abort", vec![(STEP_2, Act::Gateway(None)), after(5, abort())]),
+        split("gateway lost, and abort", vec![(STEP_2, Act::Gateway(None)), after(0, abort())]),
         split("route deleted, then abort", vec![(STEP_2, Act::DeleteRoute), after(10, abort())]),
         split("route made again", vec![(STEP_2, Act::DeleteRoute), after(10, Act::MakeRoute)]),
         split("service deleted, then abort", vec![(STEP_2, Act::DeleteService), after(10, abort())]),
