@@ -7,6 +7,9 @@ use super::reason::Reason;
 use super::traffic;
 use crate::api::FINALIZER;
 
+/// The mark on a canary whose Release was deleted with its Rollout.
+const WHY: &str = "RolloutDeleted: the Rollout was deleted while its release ran";
+
 /// Decides for a Rollout that is being deleted.
 pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
     if !finalizers.iter().any(|f| f == FINALIZER) {
@@ -16,7 +19,6 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
         drive::decide(pass, release);
         return;
     }
-    const WHY: &str = "RolloutDeleted: the Rollout was deleted while its release ran";
     pass.return_floors();
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
     // What an old view does not show as borrowed would stay so for ever.

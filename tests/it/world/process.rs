@@ -82,6 +82,8 @@ pub struct Process {
     pub frozen: bool,
     /// Kinds whose watches tell it nothing.
     pub deaf: BTreeSet<Sort>,
+    /// Kinds that are not listed yet.
+    unlisted: BTreeSet<Sort>,
     /// What the last pass gave as reasons and wanted to write, for messages.
     pub reasons: Vec<String>,
 }
@@ -114,27 +116,16 @@ impl Process {
             skew,
             frozen: false,
             deaf: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
             reasons: Vec::new(),
         };
         let now = process.time(server.now);
         for sort in Sort::WATCHED {
-            let kind = sort.watched().unwrap();
-            let until = at.get(&sort).copied().unwrap_or(server.log.len());
-            let mut objects: BTreeMap<&str, &Arc<Value>> = BTreeMap::new();
-            for entry in server.log[..until].iter().filter(|e| e.sort == sort) {
-                let name = entry.object["metadata"]["name"].as_str().unwrap();
-                if entry.deleted {
-                    objects.remove(name);
-                } else {
-                    objects.insert(name, &entry.object);
-                }
+            match at.get(&sort).copied().unwrap_or(server.log.len()) {
+                // The watch of routes begins when a Rollout is known that names one: they are listed last.
+                0 if sort == Sort::Route => drop(process.unlisted.insert(sort)),
+                until => process.list(server, sort, until),
             }
-            process.core.take_news(News::Begin(kind), now);
-            for object in objects.into_values() {
-                process.core.take_news(News::Put(kind, Box::new((**object).clone())), now);
-            }
-            process.core.take_news(News::Finish(kind), now);
-            process.seen.insert(sort, until);
         }
         // No Rollout of this world names a template.
         for kind in [Kind::Templates, Kind::ClusterTemplates] {
@@ -143,6 +134,26 @@ impl Process {
         }
         process.core.set_brake(brake(server), now);
         process
+    }
+
+    /// Lists one kind, as of a position in the log.
+    fn list(&mut self, server: &Server, sort: Sort, until: usize) {
+        let (now, kind) = (self.time(server.now), sort.watched().unwrap());
+        let mut objects: BTreeMap<&str, &Arc<Value>> = BTreeMap::new();
+        for entry in server.log[..until].iter().filter(|e| e.sort == sort) {
+            let name = entry.object["metadata"]["name"].as_str().unwrap();
+            if entry.deleted {
+                objects.remove(name);
+            } else {
+                objects.insert(name, &entry.object);
+            }
+        }
+        self.core.take_news(News::Begin(kind), now);
+        for object in objects.into_values() {
+            self.core.take_news(News::Put(kind, Box::new((**object).clone())), now);
+        }
+        self.core.take_news(News::Finish(kind), now);
+        self.seen.insert(sort, until);
     }
 
     /// What its clock says.
@@ -231,6 +242,10 @@ impl Process {
 
     /// Is told the next entries of one kind, at most `most`. True when there were any.
     pub fn hear(&mut self, server: &Server, sort: Sort, most: usize) -> bool {
+        if self.unlisted.remove(&sort) {
+            self.list(server, sort, server.log.len());
+            return true;
+        }
         let now = self.time(server.now);
         let kind = sort.watched().unwrap();
         let from = self.seen[&sort];

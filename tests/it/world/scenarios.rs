@@ -23,6 +23,8 @@ pub struct Scenario {
     pub timed: bool,
     /// Whether somebody acts at the very moment when the operator does, so that either may be first.
     pub raced: bool,
+    /// Of its histories with a fault or an old view one in so many is played; with `BELAY_WHOLE` all are.
+    pub share: usize,
 }
 
 impl Scenario {
@@ -37,7 +39,14 @@ impl Scenario {
             resized: false,
             timed: false,
             raced: false,
+            share: 1,
         }
+    }
+
+    /// Whether the next history is to be played.
+    pub fn has_turn(&self, turn: &mut usize) -> bool {
+        *turn += 1;
+        *turn % self.share == 0 || std::env::var_os("BELAY_WHOLE").is_some()
     }
 
     pub fn spec(self, spec: Value) -> Self {

@@ -184,10 +184,13 @@ impl Traffic {
                 }
             }
         }
-        for service in backends(&after["spec"]["rules"]).map(|(name, _)| name) {
-            let had = backends(&before["spec"]["rules"]).any(|(name, _)| name == service);
+        for (service, weight) in backends(&after["spec"]["rules"]) {
+            let had = names(&before["spec"]["rules"], service);
             if write.sort == Sort::Route && !had && endpoints(server, service) == 0 {
                 wrong.push(format!("Service {service} came into the route, and nobody is behind it"));
+            }
+            if write.sort == Sort::Route && !had && weight > 0.0 {
+                wrong.push(format!("Service {service} came into the route with weight {weight} at once"));
             }
         }
     }
