@@ -18,6 +18,7 @@ mod examples;
 mod failover;
 mod faults;
 mod figures;
+mod gateway;
 mod hostile;
 mod install;
 mod kill;
