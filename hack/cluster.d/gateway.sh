@@ -83,16 +83,16 @@ gateway_resources() {
 }
 
 # document FILE [NAME]: a YAML file after a line that ends what is before; of
-# several documents only the one whose object has that name.
+# several documents only the one whose object has that name, which must be there.
 document() {
   echo ---
   awk -v name="${2:-}" '
-    function flush() { if (found) printf "%s", text; text = ""; found = (name == "") }
+    function flush() { if (found && text) { printf "%s", text; printed = 1 } text = ""; found = (name == "") }
     BEGIN { flush() }
     /^---/ { flush() }
     { text = text $0 "\n" }
     $1 == "name:" && /^  name:/ && $2 == name { found = 1 }
-    END { flush() }' "$1"
+    END { flush(); exit !printed }' "$1"
 }
 
 # module_folder FOLDER MODULE prints where a module is that go.mod there names.
