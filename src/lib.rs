@@ -33,4 +33,5 @@ pub mod observe;
 pub mod operator;
 pub mod report;
 pub mod server;
+pub mod traffic;
 pub mod webhook;
