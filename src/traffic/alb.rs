@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use super::dialect::{Dialect, Names, Place};
 use super::ops::{self, Ops};
 use super::weights::{self, List};
-use super::{Ask, Refusal, Split, Write};
+use super::{Ask, Can, Refusal, Split, Write};
 
 const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
+/// What the load balancer takes in one action.
+const MOST_GROUPS: usize = 5;
 const CURE: &str = "have an annotation `alb.ingress.kubernetes.io/actions.NAME` of type `forward` whose \
                     `forwardConfig.targetGroups` name it by `serviceName`, and a backend NAME with port \
                     `use-annotation`";
@@ -119,21 +121,38 @@ pub(super) fn read(route: &Value, stable: &str, canary: &str) -> Result<Split, R
 pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> {
     let names = Names::of(route, &ask.stable, &ask.canary);
     let off = ask.weight == 0 && ask.matches.is_empty() && ask.mirror.is_none();
+    if !ask.matches.is_empty() {
+        Groups.matched("", &Value::Null, &[], &ask.matches)?;
+    }
+    if let Some(percent) = ask.mirror {
+        Groups.mirror("", &mut Value::Null, &Value::Null, percent, Can::default())?;
+    }
     let mut ops = Ops::of(route);
     let mut used = 0;
-    for mut action in if off { actions(route) } else { understood(route, &ask.stable)? } {
+    let all = if off { actions(route) } else { understood(route, &ask.stable)? };
+    for mut action in all {
         let found = weights::look(action.groups(), &Groups, names, &action.key);
         let Some(groups) = action.action["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
         match found {
             Ok(List::Other | List::Idle) => continue,
             Ok(List::Stable | List::Both(_)) => {
                 used += 1;
-                // Nothing of it changes with a split: not their order, nor what is not known here.
-                let unable = Groups.matched(&action.key, &Value::Null, &[], &[]);
-                if !ask.matches.is_empty() {
-                    unable?;
-                }
                 weights::split(groups, &Groups, names, ask.weight, &action.key)?;
+                if groups.len() > MOST_GROUPS && !off {
+                    return Err(Refusal::TooMany {
+                        what: "target groups in an action",
+                        have: groups.len(),
+                        most: MOST_GROUPS,
+                    });
+                }
+                let sessions = &action.action["forwardConfig"]["targetGroupStickinessConfig"]["enabled"];
+                if ask.sticky().is_some() && *sessions != true {
+                    return Err(Refusal::Unable {
+                        router: Groups.router(),
+                        what: "have sessions that can be told from its owner's",
+                        cure: "set `targetGroupStickinessConfig` in the action yourself; it stays as it is",
+                    });
+                }
             }
             Ok(List::Canary) | Err(_) if off => weights::join(groups, &Groups, names, None),
             Ok(List::Canary) => {

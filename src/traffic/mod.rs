@@ -146,7 +146,8 @@ enum Form {
 pub struct Seen<'a> {
     /// The route, as it is.
     pub route: &'a Value,
-    /// The companion, if the router has one and it exists. Whose it is, the caller knows by its owner.
+    /// The companion, if the router has one and it exists. The caller passes only what the release owns: it is
+    /// changed and deleted here without another look at whose it is.
     pub companion: Option<&'a Value>,
     /// What the server's version of the kind can say.
     pub can: Can,
