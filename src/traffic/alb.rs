@@ -51,12 +51,12 @@ impl Dialect for Groups {
 struct Action {
     key: String,
     text: String,
-    action: Value,
+    value: Value,
 }
 
 impl Action {
     fn groups(&self) -> &[Value] {
-        self.action["forwardConfig"]["targetGroups"].as_array().map_or(&[], Vec::as_slice)
+        self.value["forwardConfig"]["targetGroups"].as_array().map_or(&[], Vec::as_slice)
     }
 }
 
@@ -68,9 +68,9 @@ fn actions(route: &Value) -> Vec<Action> {
         .filter(|(key, _)| key.starts_with(ACTIONS))
         .filter_map(|(key, text)| {
             let text = text.as_str()?;
-            let action: Value = serde_json::from_str(text).ok()?;
-            action["forwardConfig"]["targetGroups"].is_array().then_some(())?;
-            Some(Action { key: key.clone(), text: text.to_owned(), action })
+            let value: Value = serde_json::from_str(text).ok()?;
+            value["forwardConfig"]["targetGroups"].is_array().then_some(())?;
+            Some(Action { key: key.clone(), text: text.to_owned(), value })
         })
         .collect()
 }
@@ -110,7 +110,7 @@ pub(super) fn read(route: &Value, stable: &str, canary: &str) -> Result<Split, R
             List::Both(share) => split.canary = split.canary.max(Some(share)),
         }
         split.rules += 1;
-        split.sessions |= action.action["forwardConfig"]["targetGroupStickinessConfig"]["enabled"] == true;
+        split.sessions |= action.value["forwardConfig"]["targetGroupStickinessConfig"]["enabled"] == true;
     }
     if split.rules == 0 {
         return Err(Refusal::NotNamed { stable: stable.to_owned(), cure: CURE });
@@ -132,7 +132,7 @@ pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> 
     let all = if off { actions(route) } else { understood(route, &ask.stable)? };
     for mut action in all {
         let found = weights::look(action.groups(), &Groups, names, &action.key);
-        let Some(groups) = action.action["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
+        let Some(groups) = action.value["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
         match found {
             Ok(List::Other | List::Idle) => continue,
             Ok(List::Stable | List::Both(_)) => {
@@ -145,7 +145,7 @@ pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> 
                         most: MOST_GROUPS,
                     });
                 }
-                let sessions = &action.action["forwardConfig"]["targetGroupStickinessConfig"]["enabled"];
+                let sessions = &action.value["forwardConfig"]["targetGroupStickinessConfig"]["enabled"];
                 if ask.sticky().is_some() && *sessions != true {
                     return Err(Refusal::Unable {
                         router: Groups.router(),
@@ -160,7 +160,7 @@ pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> 
             }
             Err(refusal) => return Err(refusal),
         }
-        write(&mut ops, &action.key, &action.text, &action.action);
+        write(&mut ops, &action.key, &action.text, &action.value);
     }
     if used == 0 && !off {
         return Err(Refusal::NotNamed { stable: ask.stable.clone(), cure: CURE });
@@ -198,12 +198,12 @@ pub(super) fn give_back(route: &Value, original: &Value, stable: &str, canary: &
         let before = original[&path].as_str().unwrap_or_default();
         let decoded: Value = serde_json::from_str(before).unwrap_or_default();
         let groups = decoded["forwardConfig"]["targetGroups"].as_array().map(Vec::as_slice);
-        let Some(list) = action.action["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
+        let Some(list) = action.value["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
         if list.iter().all(|backend| Groups.named(backend, names.namespace) != Some(canary)) {
             continue;
         }
         weights::join(list, &Groups, names, groups);
-        let text = if action.action == decoded { before.to_owned() } else { action.action.to_string() };
+        let text = if action.value == decoded { before.to_owned() } else { action.value.to_string() };
         ops.replace(&path, &json!(action.text), &json!(text));
     }
     ops.route()

@@ -300,6 +300,11 @@ pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>
     if let Some(percent) = ask.mirror.filter(|percent| !(1..=100).contains(percent)) {
         return Err(Refusal::Share { what: "a mirror", value: percent });
     }
+    let empty = |one: &Match| one.headers.is_empty() && one.cookies.is_empty() && one.query.is_empty();
+    if ask.matches.iter().any(empty) {
+        let why = "it has no condition";
+        return Err(Refusal::Match { at: "the route".to_owned(), name: "all requests".to_owned(), why });
+    }
     match router.dialect() {
         Form::Rules(dialect) => rules::patch(dialect, seen, ask),
         Form::Nginx => nginx::patch(seen, ask),

@@ -144,11 +144,5 @@ fn condition(at: &str, wanted: &Match) -> Result<String, Refusal> {
         .chain(wanted.cookies.iter().map(cookie))
         .chain(wanted.query.iter().map(of("Query")))
         .collect::<Result<_, _>>()?;
-    match all.is_empty() {
-        true => {
-            let why = "it has no condition";
-            Err(Refusal::Match { at: at.to_owned(), name: "the requests".to_owned(), why })
-        }
-        false => Ok(all.join(" && ")),
-    }
+    Ok(all.join(" && "))
 }
