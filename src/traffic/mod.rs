@@ -120,7 +120,7 @@ impl Router {
         (self == Self::NginxIngress).then(|| format!("{route}-{canary}"))
     }
 
-    fn dialect(self) -> Form {
+    fn form(self) -> Form {
         match self {
             Self::HttpRoute => Form::Rules(&gateway::HTTP),
             Self::GrpcRoute => Form::Rules(&gateway::GRPC),
@@ -284,15 +284,16 @@ pub enum Uptake {
 
 /// What the route does with the canary now.
 pub fn read(router: Router, seen: &Seen<'_>, stable: &str, canary: &str) -> Result<Split, Refusal> {
-    match router.dialect() {
+    match router.form() {
         Form::Rules(dialect) => rules::read(dialect, seen.route, stable, canary),
         Form::Nginx => nginx::read(seen, stable, canary),
         Form::Alb => alb::read(seen.route, stable, canary),
     }
 }
 
-/// The write that brings the route to what is asked; nothing when it is already so. Weight 0 without matches,
-/// mirror and sessions is refused only for a route in which somebody else took the stable Service away.
+/// The write that brings the route to what is asked; nothing when it is already so. A canary that is not there is
+/// added, at weight 0 as well. Weight 0 without matches and mirror is never refused: what somebody broke meanwhile
+/// so that it cannot be divided loses the canary altogether.
 pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>, Refusal> {
     if !(0..=100).contains(&ask.weight) {
         return Err(Refusal::Share { what: "a weight", value: ask.weight });
@@ -305,7 +306,7 @@ pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>
         let why = "it has no condition";
         return Err(Refusal::Match { at: "the route".to_owned(), name: "all requests".to_owned(), why });
     }
-    match router.dialect() {
+    match router.form() {
         Form::Rules(dialect) => rules::patch(dialect, seen, ask),
         Form::Nginx => nginx::patch(seen, ask),
         Form::Alb => alb::patch(seen.route, ask),
@@ -315,7 +316,7 @@ pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>
 /// What a release may change of the route, as it is before: JSON pointers with their values, to be recorded at its
 /// start. Refused when a release could not be sure to give it back: the route names the canary already.
 pub fn borrowed(router: Router, seen: &Seen<'_>, stable: &str, canary: &str) -> Result<Value, Refusal> {
-    match router.dialect() {
+    match router.form() {
         Form::Rules(dialect) => rules::borrowed(dialect, seen.route, stable, canary),
         Form::Nginx => nginx::borrowed(seen, stable, canary),
         Form::Alb => alb::borrowed(seen.route, stable, canary),
@@ -332,7 +333,7 @@ pub fn give_back(
     stable: &str,
     canary: &str,
 ) -> Option<Write> {
-    match router.dialect() {
+    match router.form() {
         Form::Rules(dialect) => rules::give_back(dialect, seen.route, original, stable, canary),
         Form::Nginx => seen.companion.map(|_| Write::Delete),
         Form::Alb => alb::give_back(seen.route, original, stable, canary),

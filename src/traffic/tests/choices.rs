@@ -156,6 +156,15 @@ fn a_match_that_a_rule_has_already_is_refused() {
         refused(&http_route(), Router::HttpRoute, many),
         Refusal::TooMany { what: "matches in a rule", have: 80, most: 64 }
     );
+    let some: Vec<_> = (0..32).map(|n| header(exact("X-User", &n.to_string()))).collect();
+    let mut route = http_route();
+    let front = route["spec"]["rules"][0].clone();
+    route["spec"]["rules"].as_array_mut().unwrap().push(front);
+    // Twice 2 of the owner's, and twice 64.
+    assert_eq!(
+        refused(&route, Router::HttpRoute, some),
+        Refusal::TooMany { what: "matches", have: 132, most: 128 }
+    );
 }
 
 #[test]
@@ -209,7 +218,7 @@ fn traefik_requests_by_header_cookie_and_query() {
         json!({
             "kind": "Rule",
             "match": "(Host(`a`)) && (Header(`X-Beta`, `yes`) && \
-                HeaderRegexp(`Cookie`, `^(?:^(.*;\\s*)?group=a(;.*)?$)$`) && QueryRegexp(`v`, `^(?:[23])$`) || \
+                HeaderRegexp(`Cookie`, `^(.*;\\s*)?group=a(;.*)?$`) && QueryRegexp(`v`, `^(?:[23])$`) || \
                 Header(`X-Team`, `qa`))",
             "priority": 10,
             "services": [{"name": "web-canary", "port": 80, "weight": 1}],

@@ -46,6 +46,12 @@ fn routes_that_cannot_be_released_with_are_refused_at_the_start() {
     let fine =
         http_route(&json!([rule(&json!([{"name": "web", "weight": 99_991}, {"name": "a", "weight": 1}]))]));
     assert!(matches!(refused(Router::HttpRoute, &fine), Refusal::TooFine { most: 1_000_000, .. }));
+    let full: Vec<_> =
+        (0..16).map(|n| json!({"name": if n == 0 { "web".into() } else { format!("s{n}") }})).collect();
+    assert!(matches!(
+        refused(Router::HttpRoute, &http_route(&json!([rule(&json!(full))]))),
+        Refusal::TooMany { what: "backends in a rule", have: 17, most: 16 }
+    ));
     let subsets = object(
         Router::VirtualService,
         &json!({"http": [{"route": [
@@ -183,6 +189,32 @@ fn another_proportion_in_the_middle_is_kept_from_then_on() {
             {"name": "web-canary", "weight": 25},
         ])
     );
+}
+
+#[test]
+fn weights_that_leave_no_room_still_let_the_canary_be_taken_out_or_be_all() {
+    let router = Router::HttpRoute;
+    let list = |web: i32, canary: i32| json!([{"name": "web", "weight": web}, {"name": "api", "weight": 999_999}, {"name": "web-canary", "weight": canary}]);
+    let now = http_route(&json!([{"backendRefs": list(6, 1)}]));
+    assert_eq!(share(router, &now), Some(15), "a seventh, rounded up");
+    assert!(matches!(patched(router, &now, &ask(10)), Err(Refusal::TooFine { .. })));
+    for (weight, web, canary) in [(0, 7, 0), (100, 0, 7)] {
+        let now = patched(router, &now, &ask(weight)).unwrap();
+        assert_eq!(now["spec"]["rules"][0]["backendRefs"], list(web, canary));
+    }
+}
+
+#[test]
+fn a_route_that_somebody_took_out_of_service_stays_so() {
+    let router = Router::HttpRoute;
+    let route = http_route(&json!([{"backendRefs": [{"name": "web", "weight": 1}]}]));
+    let original = recorded(router, &route);
+    let mut now = patched(router, &route, &ask(10)).unwrap();
+    for backend in now["spec"]["rules"][0]["backendRefs"].as_array_mut().unwrap() {
+        backend["weight"] = json!(0);
+    }
+    let back = returned(router, &now, &original);
+    assert_eq!(back["spec"]["rules"][0]["backendRefs"], json!([{"name": "web", "weight": 0}]));
 }
 
 #[test]
