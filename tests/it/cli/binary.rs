@@ -85,6 +85,7 @@ fn the_exit_code_tells_usage_from_failure() {
         (&["-q", "-v", "list"], 64, "cannot be used"),
         (&["completion", "basic"], 64, "bash"),
         (&["init", "web", "--force"], 64, "--write"),
+        (&["init", "web", "--strategy", "red"], 64, "blue-green"),
         (&["undo", "--to-revision", "0"], 64, "0"),
         (&["list"], 1, "failed to find out which cluster"),
         (&["list", "--kubeconfig", "no-such-file"], 1, "--kubeconfig"),

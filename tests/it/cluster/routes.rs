@@ -30,6 +30,7 @@ impl Routed {
             return None;
         }
         let example = Example::start(file, |yaml| yaml).await?;
+        assert_init_finds_it(&example).await;
         let before = Self::look(&example, routes).await;
         Some(Self { example, routes, before })
     }
@@ -103,8 +104,18 @@ impl Routed {
         assert!(self.example.scene.get("v1", "Service", "web-canary").await.is_null());
     }
 
+    /// Runs the whole of it, with what the routes are while they are split; then a second version, which is taken back.
+    async fn there_and_back(self, split: impl AsyncFn(&Self)) {
+        let routed = self.there(&split).await;
+        routed.abort(split).await;
+    }
+
     /// Runs the whole of it, with what the routes are while they are split.
-    async fn all_the_way(mut self, split: impl AsyncFn(&Self)) {
+    async fn all_the_way(self, split: impl AsyncFn(&Self)) {
+        self.there(split).await.example.ends("Promoted").await;
+    }
+
+    async fn there(mut self, split: impl AsyncFn(&Self)) -> Self {
         self.release().await;
         split(&self).await;
         let pinned = self.example.scene.get("v1", "Service", "web").await;
@@ -114,8 +125,23 @@ impl Routed {
             "who bypasses the router meets the old version only: {pinned}"
         );
         self.promote().await;
-        self.abort(split).await;
+        self
     }
+}
+
+/// `init` finds by itself the routes that the example names.
+async fn assert_init_finds_it(example: &Example) {
+    let own = example.scene.rollout().await["spec"]["strategy"].clone();
+    let (field, strategy) =
+        if own["blueGreen"].is_object() { ("blueGreen", "blue-green") } else { ("canary", "auto") };
+    let namespace = example.scene.namespace.name.clone();
+    let args = ["init", "web", "--strategy", strategy, "-n", &namespace, "-q"];
+    let (code, said) = run_as("admin", "belay", &args).await;
+    assert_eq!(code, 0, "{said}");
+    let written: Value = serde_saphyr::from_str(&said).unwrap();
+    assert_eq!(written["spec"]["strategy"][field]["traffic"], own[field]["traffic"], "{said}");
+    let lint = run_as("admin", "sh", &["-c", &format!("belay {} | belay lint -", args.join(" "))]).await;
+    assert_eq!(lint.0, 0, "{}", lint.1);
 }
 
 /// A part of an object.
@@ -125,12 +151,12 @@ fn part(object: &Value, pointer: &str) -> Value {
 
 #[tokio::test]
 async fn an_http_route() {
-    let routes = &[(GATEWAY, "HTTPRoute", "web")];
-    let Some(routed) = Routed::start("routed-httproute.yaml", routes).await else { return };
+    let ways = &[(GATEWAY, "HTTPRoute", "web")];
+    let Some(routed) = Routed::start("routed-httproute.yaml", ways).await else { return };
     let backend =
         |name, weight| json!({"group": "", "kind": "Service", "name": name, "port": 80, "weight": weight});
     routed
-        .all_the_way(async |routed| {
+        .there_and_back(async |routed| {
             let list = part(&routed.route(0).await, "/spec/rules/0/backendRefs");
             assert_eq!(list, json!([backend("web", 80), backend("web-canary", 20)]));
         })
@@ -139,8 +165,8 @@ async fn an_http_route() {
 
 #[tokio::test]
 async fn a_grpc_route() {
-    let routes = &[(GATEWAY, "GRPCRoute", "web")];
-    let Some(routed) = Routed::start("routed-grpcroute.yaml", routes).await else { return };
+    let ways = &[(GATEWAY, "GRPCRoute", "web")];
+    let Some(routed) = Routed::start("routed-grpcroute.yaml", ways).await else { return };
     let backend =
         |name, weight| json!({"group": "", "kind": "Service", "name": name, "port": 80, "weight": weight});
     routed
@@ -155,8 +181,8 @@ async fn a_grpc_route() {
 
 #[tokio::test]
 async fn a_virtual_service() {
-    let routes = &[("networking.istio.io/v1", "VirtualService", "web")];
-    let Some(routed) = Routed::start("routed-istio.yaml", routes).await else { return };
+    let ways = &[("networking.istio.io/v1", "VirtualService", "web")];
+    let Some(routed) = Routed::start("routed-istio.yaml", ways).await else { return };
     let to = |host, weight| json!({"destination": {"host": host, "port": {"number": 80}}, "weight": weight});
     routed
         .all_the_way(async |routed| {
@@ -168,10 +194,10 @@ async fn a_virtual_service() {
 
 #[tokio::test]
 async fn an_ingress_of_nginx() {
-    let routes = &[(INGRESS, "Ingress", "web"), (INGRESS, "Ingress", "web-web-canary")];
-    let Some(routed) = Routed::start("routed-nginx.yaml", routes).await else { return };
+    let ways = &[(INGRESS, "Ingress", "web"), (INGRESS, "Ingress", "web-web-canary")];
+    let Some(routed) = Routed::start("routed-nginx.yaml", ways).await else { return };
     routed
-        .all_the_way(async |routed| {
+        .there_and_back(async |routed| {
             assert_eq!(borrowed(&routed.route(0).await), routed.before[1], "the owner's Ingress stays");
             let companion = routed.route(1).await;
             let note = |name: &str| {
@@ -189,8 +215,8 @@ async fn an_ingress_of_nginx() {
 #[tokio::test]
 async fn both_forms_of_traefik() {
     const TRAEFIK: &str = "traefik.io/v1alpha1";
-    let routes = &[(TRAEFIK, "IngressRoute", "web"), (TRAEFIK, "TraefikService", "weighted")];
-    let Some(routed) = Routed::start("routed-traefik.yaml", routes).await else { return };
+    let ways = &[(TRAEFIK, "IngressRoute", "web"), (TRAEFIK, "TraefikService", "weighted")];
+    let Some(routed) = Routed::start("routed-traefik.yaml", ways).await else { return };
     let service = |name, weight| json!({"name": name, "port": 80, "weight": weight});
     let both = json!([service("web", 80), service("web-canary", 20)]);
     routed
@@ -206,10 +232,10 @@ async fn both_forms_of_traefik() {
 
 #[tokio::test]
 async fn an_ingress_of_the_aws_load_balancer() {
-    let routes = &[(INGRESS, "Ingress", "web")];
-    let Some(routed) = Routed::start("routed-alb.yaml", routes).await else { return };
+    let ways = &[(INGRESS, "Ingress", "web")];
+    let Some(routed) = Routed::start("routed-alb.yaml", ways).await else { return };
     routed
-        .all_the_way(async |routed| {
+        .there_and_back(async |routed| {
             let route = routed.route(0).await;
             let action = text(&route, "/metadata/annotations/alb.ingress.kubernetes.io~1actions.split");
             let action: Value = serde_json::from_str(&action).unwrap();
@@ -223,8 +249,8 @@ async fn an_ingress_of_the_aws_load_balancer() {
 
 #[tokio::test]
 async fn a_traffic_split() {
-    let routes = &[("split.smi-spec.io/v1alpha4", "TrafficSplit", "web")];
-    let Some(routed) = Routed::start("routed-smi.yaml", routes).await else { return };
+    let ways = &[("split.smi-spec.io/v1alpha4", "TrafficSplit", "web")];
+    let Some(routed) = Routed::start("routed-smi.yaml", ways).await else { return };
     let backend = |name, weight| json!({"service": name, "weight": weight});
     routed
         .all_the_way(async |routed| {
@@ -251,8 +277,8 @@ async fn answered(version: &str, ask: impl AsyncFn() -> Result<String, String>) 
 
 #[tokio::test]
 async fn chosen_users_meet_the_new_version() {
-    let routes = &[(GATEWAY, "HTTPRoute", "web")];
-    let Some(mut routed) = Routed::start("ab-test.yaml", routes).await else { return };
+    let ways = &[(GATEWAY, "HTTPRoute", "web")];
+    let Some(mut routed) = Routed::start("ab-test.yaml", ways).await else { return };
     routed.example.next("release").await;
     routed.waits_for_a_person().await;
     let said = routed.example.next("status").await;
@@ -301,8 +327,8 @@ async fn blue_green() {
 
 #[tokio::test]
 async fn blue_green_through_a_route() {
-    let routes = &[(GATEWAY, "HTTPRoute", "web")];
-    let Some(mut routed) = Routed::start("blue-green-route.yaml", routes).await else { return };
+    let ways = &[(GATEWAY, "HTTPRoute", "web")];
+    let Some(mut routed) = Routed::start("blue-green-route.yaml", ways).await else { return };
     routed.example.next("release").await;
     routed.waits_for_a_person().await;
     let said = routed.example.next("status").await;
@@ -310,7 +336,7 @@ async fn blue_green_through_a_route() {
     let backend =
         |name, weight| json!({"group": "", "kind": "Service", "name": name, "port": 80, "weight": weight});
     let list = part(&routed.route(0).await, "/spec/rules/0/backendRefs");
-    assert_eq!(list, json!([backend("web", 100), backend("web-canary", 0)]));
+    assert_eq!(list, json!([backend("web", 1), backend("web-canary", 0)]));
     answered("1", async || version_for(ADDRESS, "blue-green.example", ("x-beta", "no")).await).await;
     routed.promote().await;
     routed.example.ends("Promoted").await;
@@ -319,8 +345,8 @@ async fn blue_green_through_a_route() {
 /// What `doctor` says of a Rollout, as a person of the namespace sees it.
 #[tokio::test]
 async fn the_doctor_names_what_a_release_would_stumble_over() {
-    let routes = &[(GATEWAY, "HTTPRoute", "web")];
-    let Some(routed) = Routed::start("routed-httproute.yaml", routes).await else { return };
+    let ways = &[(GATEWAY, "HTTPRoute", "web")];
+    let Some(routed) = Routed::start("routed-httproute.yaml", ways).await else { return };
     let scene = &routed.example.scene;
     let namespace = scene.namespace.name.clone();
     let says = async |result: &str, words: &str| {
@@ -336,6 +362,14 @@ async fn the_doctor_names_what_a_release_would_stumble_over() {
         })
         .await
     };
+    // Who may not list a router's routes is told so, and gets a Rollout that goes by pods.
+    let (code, said) = run_as("alice", "belay", &["init", "web", "-n", &namespace]).await;
+    assert!(
+        code == 0
+            && said.contains("# Not looked for, because you may not list them: ")
+            && said.contains("HTTPRoute"),
+        "{said}"
+    );
     says("ok", "Service web selects its pods").await;
     says("ok", &format!("HTTPRoute {namespace}/web can be split, and its router has taken it up")).await;
     says("ok", "may change its Services and routes").await;
