@@ -5,6 +5,7 @@
 //! Everybody may import this module; it imports none of the others.
 
 pub mod analysis;
+pub mod check;
 pub mod evidence;
 pub mod guard;
 mod looks;

@@ -6,6 +6,7 @@
 
 mod capacity;
 mod caught;
+mod checks;
 mod commands;
 mod crash;
 mod drive;
@@ -49,6 +50,8 @@ pub struct Decision {
     pub wake_at: Option<Timestamp>,
     /// Whether a look at the metrics is due.
     pub sample: bool,
+    /// The checks that are due, by the names of their guards.
+    pub checks: Vec<String>,
     /// Why.
     pub reasons: Vec<Reason>,
 }
@@ -82,6 +85,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
         memory: pass.memory,
         wake_at: pass.wake_at,
         sample: pass.sample,
+        checks: pass.checks,
         reasons: pass.reasons,
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::analysis::{KnownTemplate, Sample};
+use crate::analysis::{CheckRun, KnownTemplate, Sample};
 use crate::api::{BrakeForm, Release, ReleaseStatus, Rollout};
 
 /// Everything read about one Rollout, at one moment.
@@ -37,6 +37,8 @@ pub struct Observation {
     pub memory: Option<Memory>,
     /// Metrics that were fetched since the last pass.
     pub sample: Option<Sample>,
+    /// Checks that ran since the last pass.
+    pub runs: Vec<CheckRun>,
 }
 
 /// A Release that this version of Belay cannot read.

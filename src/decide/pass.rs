@@ -20,6 +20,7 @@ pub(super) struct Pass<'a> {
     pub reasons: Vec<Reason>,
     pub wake_at: Option<Timestamp>,
     pub sample: bool,
+    pub checks: Vec<String>,
     pub memory: Option<Memory>,
     /// The Rollout's status as it is to be.
     pub status: RolloutStatus,
@@ -34,6 +35,7 @@ impl<'a> Pass<'a> {
             reasons: Vec::new(),
             wake_at: None,
             sample: false,
+            checks: Vec::new(),
             memory: None,
             status: obs.rollout.status.clone().unwrap_or_default(),
         }

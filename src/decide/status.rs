@@ -150,6 +150,11 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
     // The first start of a step's clock counts at once: it must survive a restart.
     let clock_started = a.running_since.is_none() && b.running_since.is_some() && b.elapsed_seconds == 0.0;
     let pods = |s: &ReleaseStatus| s.weight.as_ref().map(|w| w.canary_pods);
+    // A check that failed must not be forgotten: unlike a counter nobody else has it.
+    let failures = |s: &ReleaseStatus| {
+        let guards = s.analysis.iter().flat_map(|analysis| &analysis.guards);
+        guards.filter_map(|guard| guard.checks.as_ref()).map(|checks| checks.failed).sum::<u32>()
+    };
     if written.phase != wanted.phase
         || a.index != b.index
         || a.approved != b.approved
@@ -158,6 +163,7 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
         || written.commands.len() != wanted.commands.len()
         || written.timeline != wanted.timeline
         || pods(written) != pods(wanted)
+        || failures(written) != failures(wanted)
     {
         Urgency::Now
     } else if written.reason != wanted.reason || a.running_since != b.running_since {

@@ -472,6 +472,7 @@ impl Cache {
                 .unwrap_or_else(|| Brake::Missing(BrakeForm::Policy, "not looked at yet".to_owned())),
             memory: None,
             sample: None,
+            runs: Vec::new(),
         })
     }
 

@@ -1,0 +1,438 @@
+//! The checks among the guards, read once: what is asked, when, and what its runs say.
+//!
+//! A check is no statistics: each run passes, fails, or has no answer. One failure more than is allowed rolls the
+//! release back, enough passes in a step prove it safe there, and without an answer the release is held. In a
+//! [`GuardState`] that is evidence at its ceiling or at 1, so that whatever reads evidence reads checks, too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jsonpath_rust::parser::model::{JpQuery, Segment, Selector};
+use jsonpath_rust::parser::parse_json_path;
+use jsonpath_rust::query::js_path_process;
+use kube::core::Duration as Written;
+use serde_json::{Value, json};
+
+use super::condition::{Condition, ConditionError};
+use super::evidence::CEILING;
+use super::source::{self, Access, SourceError};
+use super::{GuardPlan, Measured, Plan, fold};
+use crate::api::check::{CelCheck, WebCheck, WebMethod};
+use crate::api::evidence::{AnalysisState, CheckState, GuardState};
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a web check without a condition holds its answer against.
+const SUCCESS: &str = "status >= 200 && status < 300";
+/// Characters of what a run saw that are kept.
+pub const LONGEST_RESULT: usize = 200;
+/// Characters of a reason that are kept.
+const LONGEST_REASON: usize = 500;
+/// Bytes of a path into an answer.
+const LONGEST_PATH: usize = 256;
+
+/// A check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckPlan {
+    /// What is asked.
+    pub asks: Asks,
+    /// Time between two runs.
+    pub interval: Duration,
+    /// Runs of a release that may fail.
+    pub failure_limit: u32,
+    /// Runs that must pass in a step.
+    pub successes: u32,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asks {
+    /// An address.
+    Web(Box<WebPlan>),
+    /// What the other guards say.
+    Cel(Condition),
+}
+
+/// An address that is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebPlan {
+    /// The address with its placeholders.
+    pub url: String,
+    /// How it is asked.
+    pub method: WebMethod,
+    /// Headers; no credentials.
+    pub headers: Vec<(String, String)>,
+    /// Who asks, and whom to trust.
+    pub access: Access,
+    /// Which part of the answer is the result.
+    pub path: Option<JsonPath>,
+    /// What must hold of the answer.
+    pub condition: Condition,
+    /// Time that the answer may take.
+    pub timeout: Duration,
+}
+
+/// A path into an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JsonPath {
+    text: String,
+    query: JpQuery,
+}
+
+/// Why a check cannot be used: the field below the guard, and what is wrong with it.
+#[derive(thiserror::Error, Clone, Debug, PartialEq)]
+pub enum CheckError {
+    /// A condition that cannot be read.
+    #[error("{field}")]
+    Condition {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        #[source]
+        source: ConditionError,
+    },
+    /// Headers, credentials or trust that do not go together.
+    #[error(transparent)]
+    Source(SourceError),
+    /// Another field.
+    #[error("{field}: {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What one run of a check said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckRun {
+    /// The guard's name.
+    pub guard: String,
+    /// When it began.
+    pub at: Timestamp,
+    /// Whether it passed; or why there is no answer.
+    pub passed: Result<bool, String>,
+    /// What was seen; no secret.
+    pub seen: String,
+}
+
+/// What the placeholders of an address stand for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Names {
+    /// `{{revision}}`: the revision that is let out.
+    pub revision: String,
+    /// `{{namespace}}`
+    pub namespace: String,
+    /// `{{rollout}}`
+    pub rollout: String,
+    /// `{{release}}`
+    pub release: String,
+}
+
+/// The placeholders of an address.
+pub const PLACEHOLDERS: [&str; 4] = ["revision", "namespace", "rollout", "release"];
+
+impl Names {
+    fn of(&self, placeholder: &str) -> Option<&str> {
+        Some(match placeholder {
+            "revision" => &self.revision,
+            "namespace" => &self.namespace,
+            "rollout" => &self.rollout,
+            "release" => &self.release,
+            _ => return None,
+        })
+    }
+
+    /// A text with its placeholders filled in; or what in it is none.
+    pub fn fill(&self, text: &str) -> Result<String, String> {
+        let mut whole = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (name, after) =
+                after.split_once("}}").ok_or_else(|| "a placeholder is not closed with }}".to_owned())?;
+            whole.push_str(before);
+            whole.push_str(self.of(name.trim()).ok_or_else(|| {
+                format!("{:?} is no placeholder; there are {}", name.trim(), PLACEHOLDERS.join(", "))
+            })?);
+            rest = after;
+        }
+        whole.push_str(rest);
+        Ok(whole)
+    }
+}
+
+fn field<T>(field: &'static str, problem: impl Into<String>) -> Result<T, CheckError> {
+    Err(CheckError::Field { field, problem: problem.into() })
+}
+
+impl CheckPlan {
+    /// Reads a check of an address.
+    pub fn web(check: &WebCheck) -> Result<Self, CheckError> {
+        let names = ["a"; 4].map(str::to_owned);
+        let [revision, namespace, rollout, release] = names;
+        let filled = Names { revision, namespace, rollout, release }.fill(&check.url);
+        let filled = filled.or_else(|problem| field("web.url", problem))?;
+        source::reachable(&filled).or_else(|problem| field("web.url", problem))?;
+        let secure = check.url.starts_with("https://");
+        let access = source::access("web", check.auth.as_ref(), check.tls.as_ref(), secure);
+        let text = check.condition.as_deref().unwrap_or(SUCCESS);
+        let condition = Condition::read(text, &["status", "result"])
+            .map_err(|source| CheckError::Condition { field: "web.condition", source })?;
+        let web = WebPlan {
+            url: check.url.clone(),
+            method: check.method.unwrap_or_default(),
+            headers: source::headers("web", &check.headers, None).map_err(CheckError::Source)?,
+            access: access.map_err(CheckError::Source)?,
+            path: check.json_path.as_deref().map(JsonPath::read).transpose()?,
+            condition,
+            timeout: within("web.timeout", check.timeout.as_ref(), DEFAULT_TIMEOUT, 100, 30_000, "100ms to 30s")?,
+        };
+        let limits = (check.failure_limit, check.successes);
+        Self::new(Asks::Web(Box::new(web)), "web.interval", check.interval.as_ref(), limits)
+    }
+
+    /// Reads a check of what the other guards say.
+    pub fn cel(check: &CelCheck) -> Result<Self, CheckError> {
+        let condition = Condition::read(&check.condition, &["guards", "checks"])
+            .map_err(|source| CheckError::Condition { field: "cel.condition", source })?;
+        let limits = (check.failure_limit, check.successes);
+        Self::new(Asks::Cel(condition), "cel.interval", check.interval.as_ref(), limits)
+    }
+
+    fn new(
+        asks: Asks,
+        at: &'static str,
+        interval: Option<&Written>,
+        (failure_limit, successes): (Option<i32>, Option<i32>),
+    ) -> Result<Self, CheckError> {
+        let number = |name, number: Option<i32>, default: u32, least: u32| match number.map(u32::try_from) {
+            None => Ok(default),
+            Some(Ok(number)) if (least..=1000).contains(&number) => Ok(number),
+            Some(_) => field(name, format!("{least} to 1000")),
+        };
+        Ok(Self {
+            interval: within(at, interval, DEFAULT_INTERVAL, 5000, 3_600_000, "5s to 1h")?,
+            failure_limit: number("failureLimit", failure_limit, 0, 0)?,
+            successes: number("successes", successes, 1, 1)?,
+            asks,
+        })
+    }
+
+    /// The address that it asks, if it does.
+    pub fn asks_web(&self) -> Option<&WebPlan> {
+        match &self.asks {
+            Asks::Web(web) => Some(web),
+            Asks::Cel(_) => None,
+        }
+    }
+
+    /// When it is to run next, at once without a time.
+    fn due(&self, state: Option<&CheckState>) -> Option<Timestamp> {
+        let last = state?.last_at.as_ref()?.0;
+        last.checked_add(self.interval).ok()
+    }
+}
+
+fn within(
+    at: &'static str,
+    written: Option<&Written>,
+    default: Duration,
+    least: u64,
+    most: u64,
+    said: &str,
+) -> Result<Duration, CheckError> {
+    let Some(written) = written else { return Ok(default) };
+    if written.is_negative() {
+        return field(at, said);
+    }
+    let time = Duration::from(*written);
+    let range = Duration::from_millis(least)..=Duration::from_millis(most);
+    if range.contains(&time) { Ok(time) } else { field(at, said) }
+}
+
+impl JsonPath {
+    /// Reads a path; one that could select much more than there is, is refused.
+    fn read(text: &str) -> Result<Self, CheckError> {
+        const FIELD: &str = "web.jsonPath";
+        if text.len() > LONGEST_PATH {
+            return field(FIELD, format!("longer than {LONGEST_PATH} bytes"));
+        }
+        if text.matches("..").count() > 1 || text.matches('?').count() > 1 || text.matches('(').count() > 8 {
+            return field(FIELD, "at most one .., one filter and eight brackets");
+        }
+        match std::panic::catch_unwind(|| parse_json_path(text)) {
+            Ok(Ok(query)) => Ok(Self { text: text.to_owned(), query }),
+            _ => field(FIELD, format!("{text:?} is no JSONPath, such as $.checks.database or $.items[*].ready")),
+        }
+    }
+
+    /// What it selects of a value: the one value, a list where there can be several, or why there is nothing.
+    pub fn select(&self, value: &Value) -> Result<Value, String> {
+        let found = js_path_process(&self.query, value).map_err(|_| format!("{self} cannot be followed"))?;
+        let mut found: Vec<Value> = found.into_iter().map(|found| found.val().clone()).collect();
+        if !self.is_singular() {
+            return Ok(Value::Array(found));
+        }
+        found.pop().ok_or_else(|| format!("the answer has nothing at {self}"))
+    }
+
+    fn is_singular(&self) -> bool {
+        let one = |segment: &Segment| {
+            matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)))
+        };
+        self.query.segments.iter().all(one)
+    }
+}
+
+impl std::fmt::Display for JsonPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What is remembered after runs of checks, and after the conditions that are due at `now` were held against it. Pure.
+///
+/// A run that is not newer than the last one of its guard is left out.
+pub fn fold_checks(state: &AnalysisState, plan: &Plan, runs: &[CheckRun], now: Timestamp) -> AnalysisState {
+    let mut next = state.clone();
+    next.guards = fold::guards_of(state, plan);
+    for (guard, state) in plan.guards.iter().zip(&mut next.guards) {
+        let Measured::Check(check) = &guard.measured else { continue };
+        for run in runs.iter().filter(|run| run.guard == guard.name) {
+            take(state, check, run);
+        }
+    }
+    let mut variables = None;
+    for (index, guard) in plan.guards.iter().enumerate() {
+        let Measured::Check(check) = &guard.measured else { continue };
+        let Asks::Cel(condition) = &check.asks else { continue };
+        if check.due(next.guards[index].checks.as_ref()).is_some_and(|due| due > now) {
+            continue;
+        }
+        let known = variables.get_or_insert_with(|| Variables::of(plan, &next.guards));
+        let Some(run) = known.ask(&guard.name, condition, now) else { continue };
+        take(&mut next.guards[index], check, &run);
+    }
+    next
+}
+
+/// The web checks that are due, and when the next one of any kind is.
+pub fn due<'a>(state: &AnalysisState, plan: &'a Plan, now: Timestamp) -> (Vec<&'a str>, Option<Timestamp>) {
+    let mut names = Vec::new();
+    let mut next: Option<Timestamp> = None;
+    for guard in &plan.guards {
+        let Measured::Check(check) = &guard.measured else { continue };
+        let known = state.guards.iter().find(|known| known.name == guard.name);
+        match check.due(known.and_then(|known| known.checks.as_ref())) {
+            Some(due) if due > now => next = Some(next.map_or(due, |next| next.min(due))),
+            _ if matches!(check.asks, Asks::Web(_)) => names.push(guard.name.as_str()),
+            _ => {}
+        }
+    }
+    (names, next)
+}
+
+/// Takes in one run.
+fn take(guard: &mut GuardState, check: &CheckPlan, run: &CheckRun) {
+    let state = guard.checks.get_or_insert_default();
+    let at = fold::microseconds(run.at);
+    if state.last_at.as_ref().is_some_and(|last| at <= last.0) {
+        return;
+    }
+    state.last_at = Some(at.into());
+    let passed = match &run.passed {
+        Ok(passed) => *passed,
+        Err(reason) => {
+            state.no_data = Some(reason.chars().take(LONGEST_REASON).collect());
+            state.no_data_since.get_or_insert_with(|| at.into());
+            return;
+        }
+    };
+    (state.no_data, state.no_data_since) = (None, None);
+    state.last = passed;
+    state.last_result = Some(run.seen.chars().take(LONGEST_RESULT).collect());
+    if passed {
+        state.passed = state.passed.saturating_add(1);
+        state.passed_in_step = state.passed_in_step.saturating_add(1);
+    } else {
+        state.failed = state.failed.saturating_add(1);
+    }
+    guard.looks = guard.looks.saturating_add(1);
+    if state.passed_in_step >= check.successes {
+        guard.safe = CEILING;
+    }
+    if state.failed > check.failure_limit {
+        (guard.strict, guard.margin) = (CEILING, CEILING);
+    }
+}
+
+/// What a condition over the other guards is asked of.
+struct Variables {
+    guards: Value,
+    checks: Value,
+    /// A guard that has said nothing yet.
+    silent: bool,
+}
+
+impl Variables {
+    fn of(plan: &Plan, states: &[GuardState]) -> Self {
+        let mut all = Self { guards: json!({}), checks: json!({}), silent: false };
+        for (guard, state) in plan.guards.iter().zip(states) {
+            match &guard.measured {
+                Measured::Check(check) if matches!(check.asks, Asks::Cel(_)) => continue,
+                Measured::Check(_) => all.checks[&guard.name] = of_check(state),
+                _ => all.guards[&guard.name] = of_guard(guard, state),
+            }
+            all.silent |= state.looks == 0;
+        }
+        all
+    }
+
+    /// Asks them; nothing while it cannot be told because a guard has not said anything yet.
+    fn ask(&self, guard: &str, condition: &Condition, now: Timestamp) -> Option<CheckRun> {
+        let passed = condition.holds(&[("guards", &self.guards), ("checks", &self.checks)]);
+        if passed.is_err() && self.silent {
+            return None;
+        }
+        let seen = format!("{condition}: {}", passed.as_ref().is_ok_and(|holds| *holds));
+        let passed = passed.map_err(|why| format!("the condition cannot be evaluated: {why}"));
+        Some(CheckRun { guard: guard.to_owned(), at: now, passed, seen })
+    }
+}
+
+/// What is not known yet is left out.
+fn of_check(state: &GuardState) -> Value {
+    let Some(known) = &state.checks else { return json!({"passed": 0, "failed": 0, "passedInStep": 0}) };
+    let mut value =
+        json!({"passed": known.passed, "failed": known.failed, "passedInStep": known.passed_in_step});
+    if state.looks > 0 {
+        value["last"] = known.last.into();
+    }
+    value
+}
+
+fn of_guard(guard: &GuardPlan, state: &GuardState) -> Value {
+    let mut numbers: BTreeMap<&str, f64> =
+        [("worse", state.strict), ("evidence", state.margin), ("safe", state.safe)].into();
+    let [canary, stable] = match (&guard.measured, &state.gauge) {
+        (Measured::Gauge { .. }, Some(gauge)) if gauge.differences > 0 => {
+            gauge.totals.map(|sum| Some(sum / f64::from(gauge.differences)))
+        }
+        _ => {
+            let worst = super::explain::worst(state);
+            let totals = state.streams.get(worst).map(|stream| stream.totals).unwrap_or_default();
+            let share = |bad: f64, all: f64| (all > 0.0).then(|| bad / all);
+            [share(totals.canary_bad, totals.canary_total), share(totals.stable_bad, totals.stable_total)]
+        }
+    };
+    numbers.extend(canary.map(|canary| ("canary", canary)));
+    numbers.extend(stable.map(|stable| ("stable", stable)));
+    if let (Some(canary), Some(stable)) = (canary, stable.filter(|stable| *stable > 0.0)) {
+        numbers.insert("ratio", canary / stable);
+    }
+    let mut value = json!(numbers);
+    value["looks"] = state.looks.into();
+    value
+}
