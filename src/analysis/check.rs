@@ -187,7 +187,14 @@ impl CheckPlan {
             access: access.map_err(CheckError::Source)?,
             path: check.json_path.as_deref().map(JsonPath::read).transpose()?,
             condition,
-            timeout: within("web.timeout", check.timeout.as_ref(), DEFAULT_TIMEOUT, 100, 30_000, "100ms to 30s")?,
+            timeout: within(
+                "web.timeout",
+                check.timeout.as_ref(),
+                DEFAULT_TIMEOUT,
+                100,
+                30_000,
+                "100ms to 30s",
+            )?,
         };
         let limits = (check.failure_limit, check.successes);
         Self::new(Asks::Web(Box::new(web)), "web.interval", check.interval.as_ref(), limits)
@@ -264,7 +271,10 @@ impl JsonPath {
         }
         match std::panic::catch_unwind(|| parse_json_path(text)) {
             Ok(Ok(query)) => Ok(Self { text: text.to_owned(), query }),
-            _ => field(FIELD, format!("{text:?} is no JSONPath, such as $.checks.database or $.items[*].ready")),
+            _ => field(
+                FIELD,
+                format!("{text:?} is no JSONPath, such as $.checks.database or $.items[*].ready"),
+            ),
         }
     }
 
@@ -279,9 +289,8 @@ impl JsonPath {
     }
 
     fn is_singular(&self) -> bool {
-        let one = |segment: &Segment| {
-            matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)))
-        };
+        let one =
+            |segment: &Segment| matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_)));
         self.query.segments.iter().all(one)
     }
 }
@@ -380,12 +389,16 @@ impl Variables {
     fn of(plan: &Plan, states: &[GuardState]) -> Self {
         let mut all = Self { guards: json!({}), checks: json!({}), silent: false };
         for (guard, state) in plan.guards.iter().zip(states) {
+            let silent = state.looks == 0;
+            // Numbers that mean nothing yet would fail a condition at the first look.
             match &guard.measured {
                 Measured::Check(check) if matches!(check.asks, Asks::Cel(_)) => continue,
+                Measured::Check(_) if silent => all.checks[&guard.name] = json!({}),
                 Measured::Check(_) => all.checks[&guard.name] = of_check(state),
+                _ if silent => all.guards[&guard.name] = json!({}),
                 _ => all.guards[&guard.name] = of_guard(guard, state),
             }
-            all.silent |= state.looks == 0;
+            all.silent |= silent;
         }
         all
     }
@@ -402,15 +415,11 @@ impl Variables {
     }
 }
 
-/// What is not known yet is left out.
 fn of_check(state: &GuardState) -> Value {
-    let Some(known) = &state.checks else { return json!({"passed": 0, "failed": 0, "passedInStep": 0}) };
-    let mut value =
-        json!({"passed": known.passed, "failed": known.failed, "passedInStep": known.passed_in_step});
-    if state.looks > 0 {
-        value["last"] = known.last.into();
-    }
-    value
+    let known = state.checks.clone().unwrap_or_default();
+    json!({
+        "passed": known.passed, "failed": known.failed, "passedInStep": known.passed_in_step, "last": known.last,
+    })
 }
 
 fn of_guard(guard: &GuardPlan, state: &GuardState) -> Value {

@@ -33,8 +33,19 @@ const STEPS: u32 = 10_000;
 const MOST_ADDITIONS: usize = 10;
 /// The function that takes a step.
 const STEP: &str = "@step";
-const FUNCTIONS: [&str; 11] =
-    ["size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "string", "min", "max"];
+const FUNCTIONS: [&str; 11] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "min",
+    "max",
+];
 
 /// A condition that can be evaluated.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +93,10 @@ impl Condition {
             return Err(ConditionError { text, at: None, problem });
         }
         if let Some(at) = too_deep(text) {
-            return Err(fail(Some(at), format!("nested deeper than {DEEPEST} brackets, or longer than {MOST_WORDS} words and signs")));
+            return Err(fail(
+                Some(at),
+                format!("nested deeper than {DEEPEST} brackets, or longer than {MOST_WORDS} words and signs"),
+            ));
         }
         // The parser is somebody else's, and its input anybody's.
         let parsed = catch_unwind(|| Parser::new().max_recursion_depth(DEEPEST).parse(text));
@@ -97,7 +111,11 @@ impl Condition {
             }
             Err(_) => return Err(fail(None, "cannot be read".to_owned())),
         };
-        let mut bounds = Bounds { names: variables.iter().map(|&name| name.to_owned()).collect(), additions: 0, levels: 0 };
+        let mut bounds = Bounds {
+            names: variables.iter().map(|&name| name.to_owned()).collect(),
+            additions: 0,
+            levels: 0,
+        };
         bounds.check(&mut expression).map_err(|problem| fail(None, problem))?;
         Ok(Self { text: text.to_owned(), expression: Arc::new(expression) })
     }
@@ -136,7 +154,9 @@ fn in_words(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("there is no {key:.60}"),
         ExecutionError::UndeclaredReference(name) => format!("{name:.60} is not known"),
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "it divides by zero".to_owned()
+        }
         ExecutionError::Overflow(..) => "a number is too large".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "a list is shorter than that".to_owned(),
         ExecutionError::FunctionError { function, .. } => format!("{function} cannot be done with that"),
@@ -179,7 +199,9 @@ impl Bounds {
     fn check(&mut self, expression: &mut IdedExpr) -> Result<(), String> {
         self.levels += 1;
         if self.levels > MOST_LEVELS {
-            return Err(format!("more than {MOST_LEVELS} operators in a row or in each other; use brackets to part them"));
+            return Err(format!(
+                "more than {MOST_LEVELS} operators in a row or in each other; use brackets to part them"
+            ));
         }
         let checked = self.inside(expression);
         self.levels -= 1;
@@ -261,10 +283,12 @@ fn makes_values(comprehension: &ComprehensionExpr) -> bool {
         return false;
     }
     let Expr::Call(CallExpr { func_name, args, .. }) = &comprehension.loop_step.expr else { return true };
-    let ("_?_:_", [_, IdedExpr { expr: Expr::Call(add), .. }, _]) = (func_name.as_str(), args.as_slice()) else {
+    let ("_?_:_", [_, IdedExpr { expr: Expr::Call(add), .. }, _]) = (func_name.as_str(), args.as_slice())
+    else {
         return true;
     };
-    let itself = |element: &IdedExpr| matches!(&element.expr, Expr::Ident(name) if *name == comprehension.iter_var);
+    let itself =
+        |element: &IdedExpr| matches!(&element.expr, Expr::Ident(name) if *name == comprehension.iter_var);
     !add.args.iter().any(|added| matches!(&added.expr, Expr::List(list) if list.elements.iter().all(itself)))
 }
 

@@ -421,7 +421,10 @@ mod tests {
         let ratio = |ratio: Value| resolve(json!({"name": "a", "ratio": ratio})).unwrap_err();
         let (b, t) = (&counter, &counter);
         for (said, expected) in [
-            (resolve(json!({"name": "a"})).unwrap_err(), "exactly one of ratio, histogram, gauge, web and cel"),
+            (
+                resolve(json!({"name": "a"})).unwrap_err(),
+                "exactly one of ratio, histogram, gauge, web and cel",
+            ),
             (ratio(json!({"bad": b, "tolerate": "1.2x"})), "ratio: name the counters"),
             (
                 ratio(json!({"preset": "http", "bad": b, "total": t, "tolerate": "1.2x"})),

@@ -270,7 +270,10 @@ mod tests {
     fn says_which_field_is_wrong() {
         let pods = json!({"pods": {"port": 80}});
         for (analysis, said) in [
-            (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards that compare"),
+            (
+                json!({"guards": [guard("a", "", "1x")]}),
+                "spec.analysis.metrics: needed with guards that compare",
+            ),
             (json!({"metrics": {}}), "exactly one of pods and prometheus"),
             (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
             (json!({"interval": "500ms"}), "spec.analysis.interval"),

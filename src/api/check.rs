@@ -95,7 +95,7 @@ pub struct CelCheck {
     /// the mean), `ratio` (canary over stable), `worse`, `evidence` and `safe` (the evidence that the canary is worse at
     /// all, beyond the tolerance, and safe at this step) and `looks`. `checks` has the web and job checks, each with
     /// `passed`, `failed` and `passedInStep` (numbers of runs) and `last` (whether the last run passed). What is not
-    /// known yet is not there. A name with dashes: `guards["x-y"].ratio`.
+    /// known yet is not there, and while a guard has said nothing a condition that needs it is not held against it. A name with dashes: `guards["x-y"].ratio`.
     #[schemars(length(min = 1, max = 1024))]
     pub condition: String,
     /// Time between two runs, as a Go duration, 5s to 1h. Default 30s.

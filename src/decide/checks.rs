@@ -7,7 +7,8 @@ use crate::analysis::{self, check};
 impl Run<'_> {
     /// Takes in what ran since the last pass, and holds what is due against the other guards.
     pub(super) fn fold_checks(&mut self, pass: &Pass<'_>) {
-        let Some(plan) = self.plan().filter(|plan| plan.guards.iter().any(|guard| !guard.is_measured())) else {
+        let Some(plan) = self.plan().filter(|plan| plan.guards.iter().any(|guard| !guard.is_measured()))
+        else {
             return;
         };
         // Before there is a canary there is nothing to say about it.

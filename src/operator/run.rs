@@ -16,8 +16,8 @@ use super::lease::Lease;
 use super::secrets::ClusterSecrets;
 use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
-use crate::analysis::{CheckRun, Sample};
 use crate::analysis::query;
+use crate::analysis::{CheckRun, Sample};
 use crate::clock::now;
 use crate::cluster::http::Http;
 use crate::cluster::{client, watching_client};
@@ -303,7 +303,8 @@ impl Loop {
         let (plan, names) = (Arc::new(checks.plan), Arc::new(checks.names));
         for guard in checks.guards {
             let (http, secrets, reports) = (self.http.clone(), self.secrets.clone(), self.reports.clone());
-            let (key, release, plan, names) = (key.clone(), checks.release.clone(), plan.clone(), names.clone());
+            let (key, release, plan, names) =
+                (key.clone(), checks.release.clone(), plan.clone(), names.clone());
             tokio::spawn(async move {
                 let at = now();
                 let run = query::check(&http, &*secrets, &plan, &guard, &names, at);

@@ -24,8 +24,8 @@ use super::{Plan, PodSample, Sample, Side, Source};
 use crate::cluster::http::Http;
 
 pub use secrets::{SecretError, SecretValue, Secrets};
-pub use web::{LONGEST_RUN, check};
 pub use text::{Form, MOST_SERIES, PageError, Series, parse_page};
+pub use web::{LONGEST_RUN, check};
 
 /// Pods that are measured when each costs a request of its own: enough of both versions for any comparison.
 const SCRAPED: Caps = Caps { canary: 50, stable: 20 };

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
 use super::super::*;
-use crate::analysis::{KnownTemplate, PodSample, Reading, Sample, Side};
+use crate::analysis::{CheckRun, KnownTemplate, PodSample, Reading, Sample, Side};
 use crate::api::release::{Command, Verb};
 use crate::api::rollout::RolloutSpec;
 use crate::api::{BrakeForm, Release, ReleasePhase, ReleaseStatus, Rollout, RolloutPhase, RolloutStatus};
@@ -82,6 +82,8 @@ pub(super) struct World {
     pub requests: BTreeMap<String, f64>,
     /// Share of bad requests by image.
     pub bad_share: BTreeMap<String, f64>,
+    /// What the address of a check says: whether it passes, or why there is no answer.
+    pub answer: Result<bool, String>,
     /// Why the metrics source gives nothing, if so.
     pub source_down: Option<String>,
     /// `maxUnavailable` of the workload's own rolling update, in pods.
@@ -90,6 +92,7 @@ pub(super) struct World {
     pub old_schema: bool,
     pub memory: Option<Memory>,
     pub sample: Option<Sample>,
+    pub runs: Vec<CheckRun>,
     pub cut: Option<Cut>,
     /// What happens right after the first effect of this name.
     pub after: Option<(&'static str, Happening)>,
@@ -171,6 +174,8 @@ impl World {
             old_schema: false,
             memory: None,
             sample: None,
+            answer: Ok(true),
+            runs: Vec::new(),
             cut: None,
             after: None,
             passes: Vec::new(),
@@ -240,6 +245,7 @@ impl World {
             rival: None,
             memory: self.memory.clone(),
             sample: self.sample.clone(),
+            runs: self.runs.clone(),
         })
     }
 
@@ -257,6 +263,7 @@ impl World {
         let cut = self.cut.filter(|c| c.pass == self.passes.len());
         self.passes.push(decision.effects.len());
         self.sample = None;
+        self.runs.clear();
         self.last = decision.clone();
         for (index, effect) in decision.effects.iter().enumerate() {
             if let Some(cut) = cut.filter(|c| c.after == index) {
@@ -283,7 +290,11 @@ impl World {
         if decision.sample {
             self.sample = Some(self.measure());
         }
-        !decision.effects.is_empty() || decision.sample
+        for guard in &decision.checks {
+            let (at, passed) = (self.time(), self.answer.clone());
+            self.runs.push(CheckRun { guard: guard.clone(), at, passed, seen: "status 200".to_owned() });
+        }
+        !decision.effects.is_empty() || decision.sample || !decision.checks.is_empty()
     }
 
     fn lose(&mut self, cut: Cut) {
