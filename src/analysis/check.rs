@@ -11,17 +11,24 @@ use jiff::Timestamp;
 use jsonpath_rust::parser::model::{JpQuery, Segment, Selector};
 use jsonpath_rust::parser::parse_json_path;
 use jsonpath_rust::query::js_path_process;
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::core::Duration as Written;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::condition::{Condition, ConditionError};
 use super::evidence::CEILING;
 use super::source::{self, Access, SourceError};
 use super::{GuardPlan, Measured, Plan, fold};
-use crate::api::check::{CelCheck, WebCheck, WebMethod};
+use crate::api::check::{CelCheck, JobCheck, WebCheck, WebMethod};
 use crate::api::evidence::{AnalysisState, CheckState, GuardState};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+/// Milliseconds.
+const DAY: u64 = 86_400_000;
+/// Bytes of a Job's `PodSpec`, as JSON.
+const LARGEST_TEMPLATE: usize = 16 << 10;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a web check without a condition holds its answer against.
 const SUCCESS: &str = "status >= 200 && status < 300";
@@ -52,6 +59,19 @@ pub enum Asks {
     Web(Box<WebPlan>),
     /// What the other guards say.
     Cel(Condition),
+    /// A Job.
+    Job(Box<JobPlan>),
+}
+
+/// A Job that is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPlan {
+    /// The `PodSpec`.
+    pub template: Value,
+    /// Time that a run may take.
+    pub deadline: Duration,
+    /// Whether it runs again and again; else only until it has passed often enough in a step.
+    pub repeated: bool,
 }
 
 /// An address that is asked.
@@ -116,6 +136,8 @@ pub struct CheckRun {
     pub passed: Result<bool, String>,
     /// What was seen; no secret.
     pub seen: String,
+    /// Of a job: which run it is, from 1. Each counts once, in this order.
+    pub number: Option<u32>,
 }
 
 /// What the placeholders of an address stand for.
@@ -208,6 +230,42 @@ impl CheckPlan {
         Self::new(Asks::Cel(condition), "cel.interval", check.interval.as_ref(), limits)
     }
 
+    /// Reads a check that runs a Job.
+    pub fn job(check: &JobCheck) -> Result<Self, CheckError> {
+        const AT: &str = "job.template";
+        if check.template.to_string().len() > LARGEST_TEMPLATE {
+            return field(AT, format!("larger than {LARGEST_TEMPLATE} bytes"));
+        }
+        let spec = PodSpec::deserialize(&check.template);
+        let spec = spec.or_else(|error| field(AT, format!("is no PodSpec: {error}")))?;
+        if spec.containers.is_empty() {
+            return field(AT, "needs containers");
+        }
+        if spec.restart_policy.is_some_and(|policy| policy != "Never") {
+            return field(
+                AT,
+                "restartPolicy: Never, or nothing; a run that fails is told, and not tried again",
+            );
+        }
+        let job = JobPlan {
+            template: check.template.clone(),
+            deadline: within(
+                "job.deadline",
+                check.deadline.as_ref(),
+                DEFAULT_DEADLINE,
+                1000,
+                DAY,
+                "1s to 24h",
+            )?,
+            repeated: check.interval.is_some(),
+        };
+        let limits = (check.failure_limit, check.successes);
+        let new = Self::new(Asks::Job(Box::new(job)), "job.interval", None, limits)?;
+        let interval =
+            within("job.interval", check.interval.as_ref(), DEFAULT_INTERVAL, 5000, DAY, "5s to 24h")?;
+        Ok(Self { interval, ..new })
+    }
+
     fn new(
         asks: Asks,
         at: &'static str,
@@ -231,15 +289,41 @@ impl CheckPlan {
     pub fn asks_web(&self) -> Option<&WebPlan> {
         match &self.asks {
             Asks::Web(web) => Some(web),
-            Asks::Cel(_) => None,
+            Asks::Cel(_) | Asks::Job(_) => None,
         }
     }
 
-    /// When it is to run next, at once without a time.
-    fn due(&self, state: Option<&CheckState>) -> Option<Timestamp> {
-        let last = state?.last_at.as_ref()?.0;
-        last.checked_add(self.interval).ok()
+    /// The Job that it runs, if it does.
+    pub fn runs_job(&self) -> Option<&JobPlan> {
+        match &self.asks {
+            Asks::Job(job) => Some(job),
+            Asks::Web(_) | Asks::Cel(_) => None,
+        }
     }
+
+    /// When it is to run next.
+    fn due(&self, state: Option<&CheckState>) -> When {
+        let Some((state, last)) = state.and_then(|state| Some((state, state.last_at.as_ref()?.0))) else {
+            return When::Now;
+        };
+        if self.runs_job().is_some_and(|job| !job.repeated) {
+            if state.passed_in_step >= self.successes {
+                return When::Never;
+            }
+            // One that had no answer is not tried again and again without a pause.
+            if state.no_data.is_none() {
+                return When::Now;
+            }
+        }
+        last.checked_add(self.interval).map_or(When::Never, When::At)
+    }
+}
+
+/// When a check is to run.
+enum When {
+    Now,
+    At(Timestamp),
+    Never,
 }
 
 fn within(
@@ -303,52 +387,76 @@ impl std::fmt::Display for JsonPath {
 
 /// What is remembered after runs of checks, and after the conditions that are due at `now` were held against it. Pure.
 ///
-/// A run that is not newer than the last one of its guard is left out.
-pub fn fold_checks(state: &AnalysisState, plan: &Plan, runs: &[CheckRun], now: Timestamp) -> AnalysisState {
+/// A run that is not newer than the last one of its guard is left out. One that began before `step`, the beginning of
+/// the present step, passed nothing in it.
+pub fn fold_checks(
+    state: &AnalysisState,
+    plan: &Plan,
+    runs: &[CheckRun],
+    step: Option<Timestamp>,
+    now: Timestamp,
+) -> AnalysisState {
     let mut next = state.clone();
     next.guards = fold::guards_of(state, plan);
     for (guard, state) in plan.guards.iter().zip(&mut next.guards) {
         let Measured::Check(check) = &guard.measured else { continue };
         for run in runs.iter().filter(|run| run.guard == guard.name) {
-            take(state, check, run);
+            take(state, check, run, step);
         }
     }
     let mut variables = None;
     for (index, guard) in plan.guards.iter().enumerate() {
         let Measured::Check(check) = &guard.measured else { continue };
         let Asks::Cel(condition) = &check.asks else { continue };
-        if check.due(next.guards[index].checks.as_ref()).is_some_and(|due| due > now) {
+        if matches!(check.due(next.guards[index].checks.as_ref()), When::At(due) if due > now) {
             continue;
         }
         let known = variables.get_or_insert_with(|| Variables::of(plan, &next.guards));
         let Some(run) = known.ask(&guard.name, condition, now) else { continue };
-        take(&mut next.guards[index], check, &run);
+        take(&mut next.guards[index], check, &run, step);
     }
     next
 }
 
-/// The web checks that are due, and when the next one of any kind is.
-pub fn due<'a>(state: &AnalysisState, plan: &'a Plan, now: Timestamp) -> (Vec<&'a str>, Option<Timestamp>) {
-    let mut names = Vec::new();
-    let mut next: Option<Timestamp> = None;
+/// The checks that are due.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Due<'a> {
+    /// Those that ask an address.
+    pub web: Vec<&'a str>,
+    /// Those that run a Job, and which run is next.
+    pub jobs: Vec<(&'a str, u32)>,
+    /// When the next one of any kind is.
+    pub next: Option<Timestamp>,
+}
+
+/// The checks that are due at `now`.
+pub fn due<'a>(state: &AnalysisState, plan: &'a Plan, now: Timestamp) -> Due<'a> {
+    let mut all = Due::default();
     for guard in &plan.guards {
         let Measured::Check(check) = &guard.measured else { continue };
         let known = state.guards.iter().find(|known| known.name == guard.name);
-        match check.due(known.and_then(|known| known.checks.as_ref())) {
-            Some(due) if due > now => next = Some(next.map_or(due, |next| next.min(due))),
-            _ if matches!(check.asks, Asks::Web(_)) => names.push(guard.name.as_str()),
-            _ => {}
+        let known = known.and_then(|known| known.checks.as_ref());
+        match (check.due(known), &check.asks) {
+            (When::At(due), _) if due > now => all.next = Some(all.next.map_or(due, |next| next.min(due))),
+            (When::Now | When::At(_), Asks::Web(_)) => all.web.push(&guard.name),
+            (When::Now | When::At(_), Asks::Job(_)) => {
+                all.jobs.push((&guard.name, known.map_or(0, |known| known.ended).saturating_add(1)));
+            }
+            (When::Never, _) | (_, Asks::Cel(_)) => {}
         }
     }
-    (names, next)
+    all
 }
 
 /// Takes in one run.
-fn take(guard: &mut GuardState, check: &CheckPlan, run: &CheckRun) {
+fn take(guard: &mut GuardState, check: &CheckPlan, run: &CheckRun, step: Option<Timestamp>) {
     let state = guard.checks.get_or_insert_default();
     let at = fold::microseconds(run.at);
-    if state.last_at.as_ref().is_some_and(|last| at <= last.0) {
-        return;
+    match run.number {
+        Some(number) if number != state.ended.saturating_add(1) => return,
+        Some(number) => state.ended = number,
+        None if state.last_at.as_ref().is_some_and(|last| at <= last.0) => return,
+        None => {}
     }
     state.last_at = Some(at.into());
     let passed = match &run.passed {
@@ -364,7 +472,9 @@ fn take(guard: &mut GuardState, check: &CheckPlan, run: &CheckRun) {
     state.last_result = Some(run.seen.chars().take(LONGEST_RESULT).collect());
     if passed {
         state.passed = state.passed.saturating_add(1);
-        state.passed_in_step = state.passed_in_step.saturating_add(1);
+        // Kubernetes tells when a Job began in whole seconds.
+        let in_step = step.is_none_or(|step| at.as_second() >= step.as_second());
+        state.passed_in_step = state.passed_in_step.saturating_add(u32::from(in_step));
     } else {
         state.failed = state.failed.saturating_add(1);
     }
@@ -411,7 +521,7 @@ impl Variables {
         }
         let seen = format!("{condition}: {}", passed.as_ref().is_ok_and(|holds| *holds));
         let passed = passed.map_err(|why| format!("the condition cannot be evaluated: {why}"));
-        Some(CheckRun { guard: guard.to_owned(), at: now, passed, seen })
+        Some(CheckRun { guard: guard.to_owned(), at: now, passed, seen, number: None })
     }
 }
 

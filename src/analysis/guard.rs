@@ -113,7 +113,7 @@ impl std::fmt::Display for CounterPlan {
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 pub enum GuardError {
     /// None or several kinds.
-    #[error("exactly one of ratio, histogram, gauge, web and cel: set one, remove the others")]
+    #[error("exactly one of ratio, histogram, gauge, web, cel and job: set one, remove the others")]
     Kind,
     /// A weight outside its bounds.
     #[error("weight: 1 to 100")]
@@ -172,10 +172,11 @@ impl GuardPlan {
         if !(1.0..=100.0).contains(&weight) {
             return Err(GuardError::Weight);
         }
-        let check = match (&guard.web, &guard.cel) {
-            (None, None) => None,
-            (Some(web), None) => Some(CheckPlan::web(web)),
-            (None, Some(cel)) => Some(CheckPlan::cel(cel)),
+        let check = match (&guard.web, &guard.cel, &guard.job) {
+            (None, None, None) => None,
+            (Some(web), None, None) => Some(CheckPlan::web(web)),
+            (None, Some(cel), None) => Some(CheckPlan::cel(cel)),
+            (None, None, Some(job)) => Some(CheckPlan::job(job)),
             _ => return Err(GuardError::Kind),
         };
         let (measured, tolerated) = match (&guard.ratio, &guard.histogram, &guard.gauge, check) {
@@ -423,7 +424,7 @@ mod tests {
         for (said, expected) in [
             (
                 resolve(json!({"name": "a"})).unwrap_err(),
-                "exactly one of ratio, histogram, gauge, web and cel",
+                "exactly one of ratio, histogram, gauge, web, cel and job",
             ),
             (ratio(json!({"bad": b, "tolerate": "1.2x"})), "ratio: name the counters"),
             (

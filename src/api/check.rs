@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use kube::core::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::metrics::{Auth, Header, Tls};
 use super::schema;
@@ -104,6 +105,39 @@ pub struct CelCheck {
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('1h')")
         .message("interval: 5s to 1h"))]
     pub interval: Option<Duration>,
+    /// How many runs of a release may fail. One more rolls it back. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub failure_limit: Option<i32>,
+    /// How many runs must pass in a step before it may be left. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub successes: Option<i32>,
+}
+
+/// Runs a pod in the Rollout's namespace, as a Kubernetes Job that the Release owns. It passes when the Job completes and
+/// fails when the Job fails. A Job that is late, or was never made, is no data: it neither passes nor fails.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JobCheck {
+    /// What runs: a `PodSpec`, at most 16 KiB. It needs `containers`; `restartPolicy` is `Never`. Every container gets the
+    /// variables `BELAY_REVISION`, `BELAY_ROLLOUT`, `BELAY_RELEASE` and `BELAY_NAMESPACE`. Whoever may write the Rollout
+    /// decides what runs, under any ServiceAccount of the namespace, as with a Deployment.
+    #[schemars(schema_with = "schema::pod_spec")]
+    pub template: Value,
+    /// Time between the beginnings of two runs, as a Go duration, 5s to 24h. Without it the Job is a gate: it runs in
+    /// each step, once its weight is reached, until it has passed as often as it must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+        .message("job.interval: 5s to 24h"))]
+    pub interval: Option<Duration>,
+    /// Time that a run may take, as a Go duration, 1s to 24h. Default 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')")
+        .message("job.deadline: 1s to 24h"))]
+    pub deadline: Option<Duration>,
     /// How many runs of a release may fail. One more rolls it back. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]

@@ -201,6 +201,9 @@ pub struct CheckState {
     /// Runs that passed in the present step.
     #[serde(default)]
     pub passed_in_step: u32,
+    /// Of a job: the number of the last run that ended; the first run is 1.
+    #[serde(default)]
+    pub ended: u32,
     /// Whether the last run with an answer passed.
     #[serde(default)]
     pub last: bool,

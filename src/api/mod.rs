@@ -53,6 +53,10 @@ pub const STOPPED_ANNOTATION: &str = "belay.dev/stopped";
 /// Annotation on an autoscaler whose floor a release holds: `BEFORE/FLOOR`, the
 /// `minReplicas` to give back (`none` if unset) and the one that Belay set.
 pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
+/// Label on a Job, and on its pods: the guard whose check it is. Beside it [`RELEASE_LABEL`] has the Release's name.
+pub const GUARD_LABEL: &str = "belay.dev/guard";
+/// Annotation on a Job: which run of its check it is, from 1.
+pub const RUN_ANNOTATION: &str = "belay.dev/run";
 /// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
 pub const FINALIZER: &str = "belay.dev/rope";
 /// The label by which Kubernetes tells the ReplicaSets of one Deployment apart.

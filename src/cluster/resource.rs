@@ -13,6 +13,8 @@ pub enum Resource {
     ReplicaSets,
     /// `autoscaling/v2` horizontalpodautoscalers.
     Autoscalers,
+    /// `batch/v1` jobs.
+    Jobs,
     /// `events.k8s.io/v1` events.
     Events,
 }
@@ -24,6 +26,7 @@ impl Resource {
             Self::Rollouts | Self::Releases => "/apis/belay.dev/v1alpha1",
             Self::Deployments | Self::ReplicaSets => "/apis/apps/v1",
             Self::Autoscalers => "/apis/autoscaling/v2",
+            Self::Jobs => "/apis/batch/v1",
             Self::Events => "/apis/events.k8s.io/v1",
         }
     }
@@ -36,6 +39,7 @@ impl Resource {
             Self::Deployments => "deployments",
             Self::ReplicaSets => "replicasets",
             Self::Autoscalers => "horizontalpodautoscalers",
+            Self::Jobs => "jobs",
             Self::Events => "events",
         }
     }

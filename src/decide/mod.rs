@@ -30,7 +30,7 @@ pub use crate::analysis::KnownTemplate;
 pub use capacity::{TOLERATED_MISS, canary_pods, share};
 pub use effect::{Announcement, Effect, Expect, Regarding, Subject};
 pub use observation::{
-    Autoscaler, Brake, Container, Identity, Memory, Observation, Owner, Pod, ReplicaSet, Sight,
+    Autoscaler, Brake, Container, Identity, Job, JobEnd, Memory, Observation, Owner, Pod, ReplicaSet, Sight,
     UnreadRelease, Workload, WorkloadKind, images,
 };
 pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps};
@@ -76,6 +76,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
             None => {}
         }
     }
+    checks::sweep(&mut pass);
     // A question that no write waits for is not asked.
     while matches!(pass.effects.last(), Some(Effect::Confirm { .. })) {
         pass.effects.pop();

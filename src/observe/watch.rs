@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tower::BoxError;
 
 use super::cache::Kind;
+use crate::api;
 
 /// Seconds after which a watch is asked for anew: a half-open connection is found out within this time.
 const WATCH_SECONDS: u32 = 60;
@@ -112,6 +113,7 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::ClusterTemplates => {
             ("belay.dev", "v1alpha1", "ClusterAnalysisTemplate", "clusteranalysistemplates")
         }
+        Kind::Jobs => ("batch", "v1", "Job", "jobs"),
         Kind::Autoscalers => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     };
     named(group, version, kind, plural)
@@ -138,7 +140,11 @@ pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: 
         }
         _ => Api::all_with(client, &resource(kind)),
     };
-    let config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
+    let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
+    if kind == Kind::Jobs {
+        // A cluster may have very many Jobs that are nobody's check.
+        config = config.labels(api::GUARD_LABEL);
+    }
     // What managed which field is a third of an object and nobody here asks for it.
     let stream = watcher(api, config).backoff(waits()).modify(|object| {
         object.metadata.managed_fields = None;

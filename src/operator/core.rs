@@ -300,6 +300,8 @@ pub fn judge(
         Ok(Outcome::Done(None)) => (deleted(effect).map(|id| Report::Buried(resource, id)), Ok(())),
         // An event that cannot be told must not hold up what it tells of.
         Err(error) if matches!(effect, Effect::Announce(_)) && !error.is_lost() => (None, Ok(())),
+        // A Job that cannot be made, or is there already, must not hold up the rest; another pass asks for it again.
+        Err(error) if matches!(effect, Effect::RunJob { .. }) && !error.is_lost() => (None, Ok(())),
         Err(error) if error.is_conflict() || error.is_lost() => (None, Err(Ended::Stale)),
         Err(_) => (None, Err(Ended::Failed)),
     }
@@ -338,6 +340,7 @@ fn deleted(effect: &Effect) -> Option<Identity> {
     match effect {
         Effect::DeleteReplicaSet { replica_set } => Some(replica_set.clone()),
         Effect::PruneRelease { release } => Some(release.clone()),
+        Effect::DeleteJob { job } => Some(job.clone()),
         _ => None,
     }
 }

@@ -313,6 +313,7 @@ impl Loop {
                     at,
                     passed: Err(format!("the check took longer than {} s", query::LONGEST_RUN.as_secs())),
                     seen: String::new(),
+                    number: None,
                 });
                 if let Err(reason) = &run.passed {
                     debug!(namespace = %key.0, rollout = %key.1, guard = %run.guard, %reason, "no answer");

@@ -42,7 +42,7 @@ pub async fn check(
         },
         None => (Err("it is no check of an address".to_owned()), String::new()),
     };
-    CheckRun { guard: guard.to_owned(), at, passed, seen }
+    CheckRun { guard: guard.to_owned(), at, passed, seen, number: None }
 }
 
 async fn run(

@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{at, pair, plan_of, reading};
-use crate::analysis::check::due;
 use crate::analysis::{
-    CheckRun, GuardPlan, Plan, Verdict, explain, explanation_text, finding_text, fold, fold_checks,
+    CheckRun, GuardPlan, Plan, Verdict, check, explain, explanation_text, finding_text, fold, fold_checks,
     start_step, verdict,
 };
 use crate::api::evidence::AnalysisState;
@@ -23,11 +22,17 @@ fn smoke(more: &Value) -> Value {
 
 fn run(second: i64, passed: Result<bool, &str>) -> CheckRun {
     let passed = passed.map_err(str::to_owned);
-    CheckRun { guard: "smoke".to_owned(), at: at(second), passed, seen: format!("status {second}") }
+    CheckRun {
+        guard: "smoke".to_owned(),
+        at: at(second),
+        passed,
+        seen: format!("status {second}"),
+        number: None,
+    }
 }
 
 fn folded(state: &AnalysisState, plan: &Plan, second: i64, passed: Result<bool, &str>) -> AnalysisState {
-    fold_checks(state, plan, &[run(second, passed)], at(second))
+    fold_checks(state, plan, &[run(second, passed)], None, at(second))
 }
 
 /// The guard's own words.
@@ -86,12 +91,16 @@ fn no_answer_is_neither_and_holds_until_there_is_one() {
 fn checks_are_due_by_their_own_interval() {
     let plan = plan_of(&json!([errors(), smoke(&json!({"interval": "10s"}))]));
     let none = AnalysisState::default();
-    assert_eq!(due(&none, &plan, at(0)), (vec!["smoke"], None));
+    let due = |state: &AnalysisState, second| {
+        let due = check::due(state, &plan, at(second));
+        (due.web, due.next)
+    };
+    assert_eq!(due(&none, 0), (vec!["smoke"], None));
     let state = folded(&none, &plan, 0, Ok(true));
-    assert_eq!(due(&state, &plan, at(9)), (vec![], Some(at(10))));
-    assert_eq!(due(&state, &plan, at(10)), (vec!["smoke"], None));
+    assert_eq!(due(&state, 9), (vec![], Some(at(10))));
+    assert_eq!(due(&state, 10), (vec!["smoke"], None));
     let silent = folded(&state, &plan, 10, Err("no"));
-    assert_eq!(due(&silent, &plan, at(11)), (vec![], Some(at(20))), "without an answer, too");
+    assert_eq!(due(&silent, 11), (vec![], Some(at(20))), "without an answer, too");
 }
 
 #[test]
@@ -106,7 +115,7 @@ fn a_condition_sees_the_other_guards_once_they_have_said_something() {
         let (pods, before) = (|c, s| pair(5, c, s), pair(0, reading(0.0, 0.0), reading(0.0, 0.0)));
         state = fold(&state, &plan, &before);
         state = fold(&state, &plan, &pods(reading(2.0, 100.0), reading(1.0, 100.0)));
-        state = fold_checks(&state, &plan, &[], at(5));
+        state = fold_checks(&state, &plan, &[], None, at(5));
         let checks = state.guards[2].checks.clone().unwrap_or_default();
         (checks.passed, checks.failed, checks.no_data)
     };

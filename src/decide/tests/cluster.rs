@@ -50,6 +50,14 @@ impl World {
                 self.releases.retain(|r| r.metadata.uid.as_ref() != Some(&release.uid));
                 self.releases.len() < before
             }
+            Effect::RunJob { object } => {
+                self.run_job(object);
+                true
+            }
+            Effect::DeleteJob { job } => {
+                self.jobs.retain(|live| live.id.uid != job.uid);
+                true
+            }
             Effect::HoldFloor { .. } | Effect::ReturnFloor { .. } => self.floor(effect),
             Effect::Confirm { subject, id, expect } => {
                 let seen = match subject {

@@ -74,6 +74,9 @@ pub(super) struct World {
     pub releases: Vec<Release>,
     pub unread: Vec<UnreadRelease>,
     pub autoscaler: Option<Autoscaler>,
+    pub jobs: Vec<Job>,
+    /// How Jobs end, three seconds after they were made.
+    pub job_end: Result<bool, String>,
     pub templates: Vec<KnownTemplate>,
     pub sight: Sight,
     pub brake: Brake,
@@ -175,6 +178,8 @@ impl World {
             memory: None,
             sample: None,
             answer: Ok(true),
+            jobs: Vec::new(),
+            job_end: Ok(true),
             runs: Vec::new(),
             cut: None,
             after: None,
@@ -239,6 +244,7 @@ impl World {
             releases: self.releases.clone(),
             unread: self.unread.clone(),
             autoscalers: self.autoscaler.clone().into_iter().collect(),
+            jobs: self.jobs.clone(),
             templates: self.templates.clone(),
             sight: self.sight,
             brake: self.brake.clone(),
@@ -258,6 +264,7 @@ impl World {
 
     /// One pass of the operator. True when it changed something or has something to look at.
     pub fn pass(&mut self) -> bool {
+        self.end_jobs();
         let Some(observation) = self.observe() else { return false };
         let decision = decide(&observation, self.time());
         let cut = self.cut.filter(|c| c.pass == self.passes.len());
@@ -292,7 +299,13 @@ impl World {
         }
         for guard in &decision.checks {
             let (at, passed) = (self.time(), self.answer.clone());
-            self.runs.push(CheckRun { guard: guard.clone(), at, passed, seen: "status 200".to_owned() });
+            self.runs.push(CheckRun {
+                guard: guard.clone(),
+                at,
+                passed,
+                seen: "status 200".to_owned(),
+                number: None,
+            });
         }
         !decision.effects.is_empty() || decision.sample || !decision.checks.is_empty()
     }

@@ -165,7 +165,7 @@ impl World {
     /// All controllers of Kubernetes act until none has anything to do. True when any did.
     pub fn controllers(&mut self) -> bool {
         for turn in 0..TURNS {
-            let moved = self.node.kubelet(&mut self.server);
+            let moved = self.node.kubelet(&mut self.server) | self.node.jobs(&mut self.server);
             if !moved && self.settled_at == self.server.version() {
                 // Nobody wrote anything since they had nothing to do.
                 return turn > 0;
@@ -243,7 +243,7 @@ impl World {
         let at = self.processes[index].time(self.server.now);
         let Truth { checks_fail, checks_silent, .. } = self.truth;
         let passed = if checks_silent { Err("connection refused".to_owned()) } else { Ok(!checks_fail) };
-        let run = CheckRun { guard, at, passed, seen: "status 200".to_owned() };
+        let run = CheckRun { guard, at, passed, seen: "status 200".to_owned(), number: None };
         self.processes[index].looked(Report::Checked { key, release, run }, self.server.now);
         true
     }

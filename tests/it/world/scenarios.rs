@@ -108,6 +108,17 @@ pub fn checked() -> Value {
     spec
 }
 
+/// Two steps with a Job as their gate, of which one run may fail.
+pub fn gated() -> Value {
+    let mut spec = steps(&json!([
+        {"weight": 10, "minDuration": "10s", "maxDuration": "10m"},
+        {"weight": 50, "minDuration": "10s", "maxDuration": "10m"},
+    ]));
+    let job = json!({"template": {"containers": [{"name": "test", "image": "test:1"}]}, "failureLimit": 1});
+    spec["analysis"] = json!({"guards": [{"name": "gate", "job": job}]});
+    spec
+}
+
 /// A second step that waits for a person.
 pub fn approved() -> Value {
     steps(&json!([{"weight": 10, "minDuration": "10s"}, {"weight": 50, "minDuration": "10s", "pause": true}]))
@@ -168,6 +179,15 @@ fn every() -> Vec<Scenario> {
             .spec(checked())
             .tail(300)
             .timed(),
+            Scenario::new("good with a job", vec![V2]).spec(gated()).tail(300).timed(),
+            Scenario::new("a job fails", vec![V2, (When::Reached(1), Act::JobsFail(true))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
+            Scenario::new("abort while a job runs", vec![V2, (When::Reached(0), command(Verb::Abort))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
             Scenario::new("no data for too long", vec![V2, (When::Reached(0), Act::Source(false))])
                 .spec(bounded())
                 .tail(300)

@@ -23,6 +23,7 @@ pub enum Sort {
     ReplicaSet,
     Pod,
     Autoscaler,
+    Job,
     Lease,
     Event,
 }
@@ -35,6 +36,7 @@ impl From<Resource> for Sort {
             Resource::Deployments => Self::Deployment,
             Resource::ReplicaSets => Self::ReplicaSet,
             Resource::Autoscalers => Self::Autoscaler,
+            Resource::Jobs => Self::Job,
             Resource::Events => Self::Event,
         }
     }
@@ -50,13 +52,21 @@ impl Sort {
             Self::ReplicaSet => Kind::ReplicaSets,
             Self::Pod => Kind::Pods,
             Self::Autoscaler => Kind::Autoscalers,
+            Self::Job => Kind::Jobs,
             Self::Lease | Self::Event => return None,
         })
     }
 
     /// The kinds that the operator watches.
-    pub const WATCHED: [Self; 6] =
-        [Self::Rollout, Self::Release, Self::Deployment, Self::ReplicaSet, Self::Pod, Self::Autoscaler];
+    pub const WATCHED: [Self; 7] = [
+        Self::Rollout,
+        Self::Release,
+        Self::Deployment,
+        Self::ReplicaSet,
+        Self::Pod,
+        Self::Autoscaler,
+        Self::Job,
+    ];
 
     /// Whether it has a status that is written by itself.
     fn has_status(self) -> bool {

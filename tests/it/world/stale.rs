@@ -23,6 +23,7 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::RestoreTemplate { .. }
         | Effect::RemoveFinalizer { .. }
         | Effect::ReturnFloor { .. }
+        | Effect::DeleteJob { .. }
         | Effect::PruneRelease { .. } => true,
         Effect::AddFinalizer { .. }
         | Effect::MarkWorkload { .. }
@@ -31,6 +32,7 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::RecordRelease { .. }
         | Effect::RecordRollout { .. }
         | Effect::CreateCanary { .. }
+        | Effect::RunJob { .. }
         | Effect::HoldFloor { .. }
         | Effect::Confirm { .. }
         | Effect::Announce(_) => false,
