@@ -384,10 +384,13 @@ async fn checks_beside_a_guard() {
     assert!(int(&checks, "/passed") >= 4 && int(&checks, "/failed") == 0, "{checks}");
     assert_eq!(text(&checks, "/lastResult"), "status 200, result 0");
     let asked = smoke.asked.lock().unwrap().clone();
-    let name = text(&good, "/metadata/name");
+    let name = text(&good, "/metadata/name").to_owned();
     let revision = text(&good, "/spec/to/revision");
     let line = format!("GET /run?release={name}&revision={revision} HTTP/1.1");
     assert!(asked.iter().all(|asked| *asked == line) && !asked.is_empty(), "{line}: {asked:?}");
+
+    let jobs = checks::jobs(&example.scene, &name).await;
+    assert_eq!(jobs, [format!("{name}-requests-1-1 Complete"), format!("{name}-requests-2-2 Complete")]);
 
     smoke.failed.store(3, std::sync::atomic::Ordering::Relaxed);
     example.next("release").await;
