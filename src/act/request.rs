@@ -302,6 +302,11 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
             patch(Resource::ReplicaSets, replica_set, ops)
         }
         Effect::DeleteReplicaSet { replica_set } => delete(Resource::ReplicaSets, replica_set),
+        Effect::RunJob { object } => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            create(Resource::Jobs, namespace, object.clone())
+        }
+        Effect::DeleteJob { job } => delete(Resource::Jobs, job),
         Effect::HoldFloor { autoscaler, min, floor, has_annotations } => {
             let before = min.map_or_else(|| "none".to_owned(), |m| m.to_string());
             let ops = Patch::of(autoscaler)

@@ -17,7 +17,7 @@ pub const CAP: f64 = 5.848_035_476_425_732;
 /// Evidence of safety that a guard needs: 1/β with β = 5 %.
 pub const NEEDED_SAFE: f64 = 20.0;
 /// No bet grows beyond this, so that every stored number stays finite.
-const CEILING: f64 = 1e250;
+pub(super) const CEILING: f64 = 1e250;
 /// Weight of the assumption "no extra dispersion", in looks.
 const DISPERSION_PRIOR: f64 = 5.0;
 
@@ -205,10 +205,12 @@ pub fn wealth(bets: &[f64]) -> f64 {
 /// The wealth of several streams is their mean, which is an e-value again; safety must be proven for each of them, so
 /// there it is the least.
 pub fn take(guard: &mut GuardState, rule: &Rule, planned: u32, look: &Look) {
-    guard.looks = guard.looks.saturating_add(1);
+    guard.looks = guard.looks.saturating_add(u32::from(*rule != Rule::Check));
     let bounds = match rule {
         Rule::Events(bounds) => bounds,
         Rule::Gauge(comparison) => return gauge::take(guard, comparison, look),
+        // It has runs and no looks.
+        Rule::Check => return,
     };
     guard.streams.resize_with(look.counts.len(), Stream::default);
     let (mut strict, mut margin, mut safe) = (0.0, 0.0, CEILING);
@@ -234,6 +236,8 @@ pub enum Rule {
     Events(Bounds),
     /// Values that go up and down.
     Gauge(gauge::Comparison),
+    /// Runs that pass or fail.
+    Check,
 }
 
 /// How much more the bad events of stable's pods scatter within looks than independent requests would; at least 1,

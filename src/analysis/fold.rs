@@ -33,14 +33,7 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
     let mut next = state.clone();
     let first = next.first_look_at.get_or_insert_with(|| at.into()).0;
     next.last_look_at = Some(at.into());
-    next.guards = plan
-        .guards
-        .iter()
-        .map(|guard| {
-            let known = state.guards.iter().find(|known| known.name == guard.name);
-            known.cloned().unwrap_or_else(|| GuardState { name: guard.name.clone(), ..GuardState::default() })
-        })
-        .collect();
+    next.guards = guards_of(state, plan);
 
     let mut looked = false;
     let mut no_data = None;
@@ -76,6 +69,15 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
     next
 }
 
+/// What is remembered of each guard of the plan, in its order.
+pub(super) fn guards_of(state: &AnalysisState, plan: &Plan) -> Vec<GuardState> {
+    let of = |guard: &GuardPlan| {
+        let known = state.guards.iter().find(|known| known.name == guard.name);
+        known.cloned().unwrap_or_else(|| GuardState { name: guard.name.clone(), ..GuardState::default() })
+    };
+    plan.guards.iter().map(of).collect()
+}
+
 /// What is remembered when a step begins: the proof of safety starts anew, everything else goes on.
 pub fn start_step(state: &AnalysisState) -> AnalysisState {
     let mut next = state.clone();
@@ -85,7 +87,7 @@ pub fn start_step(state: &AnalysisState) -> AnalysisState {
 }
 
 /// Times in the state have microseconds.
-fn microseconds(at: Timestamp) -> Timestamp {
+pub(super) fn microseconds(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
@@ -160,6 +162,8 @@ impl View<'_> {
             Measured::Gauge { aggregate, .. } => self.gauge(state, *aggregate),
             Measured::Ratio { .. } => self.ratio(state),
             Measured::Histogram { slower, .. } => self.histogram(state, *slower),
+            // Its runs are taken in by themselves.
+            Measured::Check(_) => return Found::Waiting,
         };
         taken.unwrap_or_else(Found::NoData)
     }
@@ -215,6 +219,7 @@ impl View<'_> {
         let metric = match &self.guard.measured {
             Measured::Ratio { total, .. } => total,
             Measured::Histogram { metric, .. } | Measured::Gauge { metric, .. } => metric,
+            Measured::Check(_) => return format!("pod {pod} is not asked"),
         };
         match unusable {
             Unusable::NoTotal => format!("pod {pod} has no series of {metric}"),

@@ -10,6 +10,8 @@
 //! gives one merged look: nothing is lost and nothing is counted twice.
 
 mod buckets;
+pub mod check;
+pub mod condition;
 mod counters;
 pub mod evidence;
 mod explain;
@@ -39,8 +41,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 pub use buckets::{Buckets, Slower, whole_buckets};
+pub use check::{CheckRun, fold_checks};
 pub use evidence::{Bounds, NEEDED_SAFE, Rule};
-pub use explain::{Compared, Explanation, explain};
+pub use explain::{Checked, Compared, Explanation, explain};
 pub use fold::{fold, start_step};
 pub use guard::{CounterPlan, GuardError, GuardPlan, Measured, Tolerated};
 pub use interval::{Interval, ratio_interval};

@@ -27,7 +27,7 @@ pub struct Plan {
     pub alpha_inverse: f64,
     /// Evidence that the second key needs: beyond the tolerance.
     pub needed_margin: f64,
-    /// Where the numbers come from; always there with guards.
+    /// Where the numbers come from; always there with guards that compare them.
     pub source: Option<Source>,
     /// What happens without data.
     pub on_no_data: NoData,
@@ -64,7 +64,7 @@ impl NoData {
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 pub enum PlanError {
     /// Guards without a source.
-    #[error("spec.analysis.metrics: needed with guards; set pods or prometheus")]
+    #[error("spec.analysis.metrics: needed with guards that compare numbers; set pods or prometheus")]
     NoSource,
     /// A source that cannot be used.
     #[error(transparent)]
@@ -151,7 +151,7 @@ impl Plan {
             guards.push(resolved.map_err(|source| PlanError::Guard { guard: guard.name.clone(), source })?);
         }
         let source = analysis.metrics.as_ref().map(Source::resolve).transpose().map_err(PlanError::Source)?;
-        if source.is_none() && !guards.is_empty() {
+        if source.is_none() && guards.iter().any(GuardPlan::is_measured) {
             return Err(PlanError::NoSource);
         }
         let (alpha_inverse, needed_margin) = keys(analysis.confidence.unwrap_or_default());
@@ -176,10 +176,19 @@ impl Plan {
         Self { alpha_inverse, needed_margin, ..self }
     }
 
-    /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights.
+    /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights. Checks have no part: they are
+    /// not wrong by chance.
     pub fn needed_strict(&self, guard: &GuardPlan) -> f64 {
-        let all: f64 = self.guards.iter().map(|guard| guard.weight).sum();
+        if !guard.is_measured() {
+            return self.alpha_inverse;
+        }
+        let all: f64 = self.guards.iter().filter(|guard| guard.is_measured()).map(|guard| guard.weight).sum();
         self.alpha_inverse * all / guard.weight
+    }
+
+    /// Whether any guard compares numbers.
+    pub fn measures(&self) -> bool {
+        self.guards.iter().any(GuardPlan::is_measured)
     }
 
     /// Evidence of safety that each guard needs.
@@ -261,7 +270,10 @@ mod tests {
     fn says_which_field_is_wrong() {
         let pods = json!({"pods": {"port": 80}});
         for (analysis, said) in [
-            (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards"),
+            (
+                json!({"guards": [guard("a", "", "1x")]}),
+                "spec.analysis.metrics: needed with guards that compare",
+            ),
             (json!({"metrics": {}}), "exactly one of pods and prometheus"),
             (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
             (json!({"interval": "500ms"}), "spec.analysis.interval"),

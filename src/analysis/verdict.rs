@@ -79,8 +79,8 @@ pub fn verdict(state: &AnalysisState, plan: &Plan) -> Verdict {
     {
         return Verdict::Rollback(finding);
     }
-    if let Some(since) = &state.no_data_since {
-        return Verdict::NoData { since: since.0, reason: state.no_data_reason.clone().unwrap_or_default() };
+    if let Some((since, reason)) = no_data(state) {
+        return Verdict::NoData { since, reason };
     }
     if let Some(split) = state.split.as_ref().filter(|split| plan.check_split && split::is_skewed(split)) {
         return Verdict::Skewed { canary: split.canary, all: split.all, expected: split.expected };
@@ -95,4 +95,16 @@ pub fn verdict(state: &AnalysisState, plan: &Plan) -> Verdict {
         .filter(|guard| guard.safe < NEEDED_SAFE)
         .collect();
     if guards.is_empty() { Verdict::Proven } else { Verdict::Collecting { guards } }
+}
+
+/// Since when there is no data, and why: of the source, or of the check that is silent for longest.
+fn no_data(state: &AnalysisState) -> Option<(Timestamp, String)> {
+    let source =
+        state.no_data_since.as_ref().map(|since| (since.0, state.no_data_reason.clone().unwrap_or_default()));
+    let checks = state.guards.iter().filter_map(|guard| {
+        let check = guard.checks.as_ref()?;
+        let reason = check.no_data.as_deref().unwrap_or_default();
+        Some((check.no_data_since.as_ref()?.0, format!("check {}: {reason}", guard.name)))
+    });
+    source.into_iter().chain(checks).min_by_key(|(since, _)| *since)
 }

@@ -143,6 +143,7 @@ impl<'a> Run<'a> {
         }
         self.skip_steps_of_an_empty_workload(pass);
         self.fold(pass);
+        self.fold_checks(pass);
         let verdict = self.verdict();
         let health = self.health(pass);
         self.watch_stable(pass);
@@ -243,7 +244,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn plan(&self) -> Option<Plan> {
+    pub(super) fn plan(&self) -> Option<Plan> {
         let written = self.release.spec.analysis.as_ref().filter(|a| !a.guards.is_empty())?;
         // It resolved when the release started, and it is immutable since.
         Plan::resolve(written, self.release.spec.planned_looks).ok()
@@ -485,7 +486,8 @@ impl<'a> Run<'a> {
     }
 
     fn ask_for_sample(&self, pass: &mut Pass<'_>) {
-        let Some(plan) = self.plan() else { return };
+        self.ask_for_checks(pass);
+        let Some(plan) = self.plan().filter(Plan::measures) else { return };
         if self.ready(pass) == 0 {
             return;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::document::{Node, Tree};
+use crate::analysis::check::CheckError;
 use crate::analysis::{GuardError, GuardPlan, Measured};
 use crate::api::Rollout;
 use crate::decide::{TOLERATED_MISS, canary_pods, planned_traffic, share};
@@ -126,7 +127,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
                 .to_owned(),
             "add spec.analysis.guards with a metric, for example the share of failed requests",
         ));
-    } else {
+    } else if !analysis.templates.is_empty() || analysis.guards.iter().any(|guard| !guard.is_check()) {
         durations(rollout, &mut found);
     }
     super::source::check(rollout, &mut found);
@@ -163,6 +164,16 @@ fn unusable(at: &str, why: &GuardError) -> Found {
             format!("cannot read the matchers: {source}"),
             "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"",
         ),
+        GuardError::Check(CheckError::Condition { field, source }) => error(
+            "condition",
+            format!("{at}.{field}"),
+            format!("cannot read the condition: {}\n{}", source.problem, source.caret()),
+            "write it in CEL, such as status == 200 && result.ready",
+        ),
+        GuardError::Check(CheckError::Field { field, problem }) => {
+            let help = "see `kubectl explain rollout.spec.analysis.guards`";
+            error("check", format!("{at}.{field}"), problem.clone(), help)
+        }
         _ => error(
             "guard",
             at.to_owned(),

@@ -12,6 +12,7 @@ mod brake;
 mod caught;
 mod changes;
 mod chaos;
+mod checks;
 mod commands;
 mod crash;
 mod crds;

@@ -112,6 +112,12 @@ impl Oracle {
                             && (int(before, "/spec/replicas") > 0 || int(before, "/status/replicas") > 0)
                     }
                     Sort::Release => !decoded::<Release>(before).is_some_and(|r| is_final(&r)),
+                    // One that runs for a release that is over.
+                    Sort::Job => {
+                        let owner = text(before, "/metadata/ownerReferences/0/name");
+                        let over = self.releases.get(owner).is_none_or(is_final);
+                        !over || before.pointer("/status/conditions").is_some()
+                    }
                     // The last finalizer is gone.
                     Sort::Rollout => false,
                     _ => true,
@@ -154,7 +160,7 @@ impl Oracle {
             Sort::Release => path.starts_with("/status"),
             Sort::Service => path == "/spec/selector/pod-template-hash" || lent(path),
             Sort::Route => path.starts_with("/spec/rules") || lent(path),
-            Sort::Pod | Sort::Slice | Sort::Lease | Sort::Event => false,
+            Sort::Pod | Sort::Slice | Sort::Job | Sort::Lease | Sort::Event => false,
         };
         let server_side = [
             "/metadata/resourceVersion",
