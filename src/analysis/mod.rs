@@ -55,7 +55,7 @@ pub use replay::{Replayed, merged, replay};
 pub use source::{Source, SourceError};
 pub use template::{KnownTemplate, TemplateError, with_templates};
 pub use tolerance::{Tolerance, ToleranceError};
-pub use verdict::{Finding, Unproven, Verdict, verdict};
+pub use verdict::{Finding, Unproven, Verdict, unproven, verdict};
 pub use what_if::{Outcome, WhatIf, WhatIfError, outcome};
 pub use words::{explanation_text, finding_text};
 

@@ -35,8 +35,10 @@ pub struct Plan {
     pub on_inconclusive: Inconclusive,
     /// Looks over which the stakes are spread, at least 12.
     pub planned_looks: u32,
-    /// Whether a release is held when the requests are not shared as the pods are.
+    /// Whether a release is held when the requests are not shared as they should be.
     pub check_split: bool,
+    /// The share of the requests that a router gives the canary now, 0 to 1. Nothing: they are shared as the pods are.
+    pub share: Option<f64>,
 }
 
 /// What happens without data: hold, for ever or for a while.
@@ -166,6 +168,7 @@ impl Plan {
             on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
             planned_looks: planned_looks.max(MIN_PLANNED_LOOKS),
             check_split: analysis.sample_ratio_check.unwrap_or(true),
+            share: None,
         })
     }
 
