@@ -19,6 +19,7 @@ mod examples;
 mod failover;
 mod faults;
 mod figures;
+mod gateway;
 mod hostile;
 mod install;
 mod kill;
