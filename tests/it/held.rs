@@ -60,15 +60,25 @@ fn service() -> Sample {
     let kind = ("v1", "Service");
     let ports = json!([{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]);
     Sample {
-        manifest: object(kind, &json!({"selector": {"app": "row"}, "ports": ports})),
+        manifest: object(kind, &json!({"selector": {"app": "row", "example.com/tier": "a"}, "ports": ports})),
         borrowed: spec("selector", &json!({"pod-template-hash": "abc"})),
-        wanted: spec("selector", &json!({"app": "other", "pod-template-hash": null, "a/b~c": "d"})),
-        other: spec("ports", &json!([{"name": "http", "port": 8080, "targetPort": 8080, "protocol": "TCP"}])),
+        wanted: spec(
+            "selector",
+            &json!({"app": "other", "pod-template-hash": null, "example.com/zone": "b"}),
+        ),
+        other: spec("sessionAffinity", &json!("ClientIP")),
         bare: Some(object(kind, &json!({"ports": ports}))),
         parts: &["/spec/selector"],
-        status: Some(json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}})),
+        status: Some(json!({"status": {"conditions": [condition()]}})),
         kind,
     }
+}
+
+fn condition() -> Value {
+    json!({
+        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    })
 }
 
 fn gateway(kind: &'static str) -> Sample {
@@ -82,12 +92,8 @@ fn gateway(kind: &'static str) -> Sample {
     };
     // No such Gateway: nobody writes a status.
     let parents = json!([{"name": "none"}]);
-    let condition = json!({
-        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    });
     let status = json!([{
-        "parentRef": {"name": "none"}, "controllerName": "example.com/none", "conditions": [condition],
+        "parentRef": {"name": "none"}, "controllerName": "example.com/none", "conditions": [condition()],
     }]);
     Sample {
         manifest: object(kind, &json!({"parentRefs": parents, "rules": rules(&[("web", 1)])})),

@@ -10,13 +10,14 @@ use belay::api::{
 use belay::install::hold::{self, Held};
 use belay::install::{self, Options};
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::{Value, json};
 
-use super::writes::{Expect, Write, perform, unbraked};
+use super::writes::{Expect, OLD, Write, perform, unbraked};
 use super::{Env, Namespace, PATIENCE, eventually, resource};
 use crate::held::{Sample, samples};
 
+const DEFINITION: &str = "CustomResourceDefinition";
 const LOAN: &str = r#"{"rollout":"shop/web","original":null}"#;
 
 /// What an object is before the write.
@@ -397,6 +398,7 @@ async fn each_attempt_is_counted_once() {
     let all = ns.api(&unbraked().await, "v1", "Service");
     all.create(&PostParams::default(), &service).await.unwrap();
     let mine = ns.api(&env.alice, "v1", "Service");
+    let pinned = json!({"app": "row", "example.com/tier": "a", "pod-template-hash": "abc"});
     let mut writes = 0;
     for round in 1..=3 {
         for (write, counts) in [
@@ -412,7 +414,7 @@ async fn each_attempt_is_counted_once() {
             for object in [asked, written] {
                 let count = &object["metadata"]["annotations"][HELD_WRITES_ANNOTATION];
                 assert_eq!(*count, writes.to_string(), "{round}");
-                assert_eq!(object["spec"]["selector"], json!({"app": "row", "pod-template-hash": "abc"}));
+                assert_eq!(object["spec"]["selector"], pinned);
             }
         }
     }
@@ -425,7 +427,10 @@ async fn each_attempt_is_counted_once() {
     });
     perform(&ns.api(&env.belay, "v1", "Service"), "row", &Write::Merge(back), false).await.unwrap();
     let written = perform(&mine, "row", &Write::Merge(sample.wanted.clone()), false).await.unwrap();
-    assert_eq!(written["spec"]["selector"], json!({"app": "other", "a/b~c": "d"}));
+    assert_eq!(
+        written["spec"]["selector"],
+        json!({"app": "other", "example.com/tier": "a", "example.com/zone": "b"})
+    );
     assert!(written["metadata"]["annotations"].get(HELD_WRITES_ANNOTATION).is_none());
 }
 
@@ -464,7 +469,7 @@ impl Foreign {
         let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         let schema = json!({"type": "object", "properties": {"spec": any}});
         json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": DEFINITION,
             "metadata": {"name": self.definition},
             "spec": {
                 "group": self.group, "scope": "Namespaced",
@@ -480,7 +485,7 @@ impl Drop for Foreign {
         for (version, kind) in [
             ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding"),
             ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"),
-            ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+            ("apiextensions.k8s.io/v1", DEFINITION),
         ] {
             super::delete_blocking("", &resource(version, kind), &self.definition);
         }
@@ -493,9 +498,6 @@ async fn a_policy_for_a_kind_that_is_not_there_harms_nobody_and_holds_it_when_it
     let ns = env.namespace("absent").await;
     let foreign = Foreign::of(&ns);
     install::apply(&env.admin, &foreign.policy(), false).await.unwrap();
-    in_force(&ns).await;
-    compare(&ns, Expect::Judged).await;
-
     install::apply(&env.admin, &[foreign.definition()], false).await.unwrap();
     let version = format!("{}/v1", foreign.group);
     let thing = json!({
@@ -505,14 +507,25 @@ async fn a_policy_for_a_kind_that_is_not_there_harms_nobody_and_holds_it_when_it
     let api: Api<DynamicObject> = ns.api(&env.admin, &version, "Thing");
     api.create(&PostParams::default(), &serde_json::from_value(thing).unwrap()).await.unwrap();
     eventually(PATIENCE, "the kind that came later is held", async || {
-        let wanted = json!({"spec": {"rules": [{"a": 2}, null], "b": 2}});
-        let written = api.patch("thing", &PatchParams::default(), &Patch::Merge(&wanted)).await;
-        match written {
-            Ok(written) if written.data["spec"] == json!({"rules": [{"a": 1}], "b": 2}) => Ok(()),
-            // It went through, and was not held.
-            Ok(written) if written.data["spec"]["b"] == 2 => panic!("{}", written.data["spec"]),
+        let wanted = Write::Merge(json!({"spec": {"rules": [{"a": 2}, null], "b": 2}}));
+        match perform(&api, "thing", &wanted, true).await {
+            Ok(written) if written["spec"] == json!({"rules": [{"a": 1}], "b": 2}) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
+
+    // The policy is in force, and now its kind goes.
+    super::delete_blocking("", &resource("apiextensions.k8s.io/v1", DEFINITION), &foreign.definition);
+    eventually(PATIENCE, "the kind is not served", async || {
+        match env.admin.list_api_group_resources(&version).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    in_force(&ns).await;
+    ns.deployment("web", 0, OLD).await;
+    let label = Write::Merge(json!({"metadata": {"labels": {"team": "shop"}}}));
+    perform(&ns.deployments(&env.alice), "web", &label, false).await.unwrap();
 }
