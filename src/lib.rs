@@ -15,11 +15,13 @@
 //! - The brake's rules are data, too: [`install::brake`] has them in CEL and in Rust. [`webhook`] answers by them
 //!   where the API server has no admission policies.
 //! - Evidence is pure, too: [`analysis`] turns samples into e-values and verdicts; its `query` only fetches.
+//! - And so are routers: [`traffic`] reads the split of a route and computes the patch that changes it.
 //!
 //! # Where to add what
 //!
 //! A new field of the custom resources: [`api`]. A new rule of a release: [`decide`]. A new write: an `Effect`
-//! with its preconditions, and its request in [`act`]. A new metrics source: `analysis::query`.
+//! with its preconditions, and its request in [`act`]. A new metrics source: `analysis::query`. A new
+//! router: [`traffic`].
 
 pub mod act;
 pub mod analysis;

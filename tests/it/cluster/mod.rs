@@ -32,6 +32,7 @@ mod proxy;
 mod record;
 mod releases;
 mod rest;
+mod routed;
 mod scene;
 mod sources;
 mod traces;
