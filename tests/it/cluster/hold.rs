@@ -207,7 +207,7 @@ pub async fn compare(ns: &Namespace, expect: Expect) {
     match expect {
         Expect::Judged => assert_eq!(refused, 0),
         Expect::Refused(_) => {
-            assert!(refused > all / 4 && refused < all * 3 / 4, "{refused} of {all} refused")
+            assert!(refused > all / 4 && refused < all * 3 / 4, "{refused} of {all} refused");
         }
     }
 }
@@ -432,6 +432,70 @@ async fn each_attempt_is_counted_once() {
         json!({"app": "other", "example.com/tier": "a", "example.com/zone": "b"})
     );
     assert!(written["metadata"]["annotations"].get(HELD_WRITES_ANNOTATION).is_none());
+}
+
+/// As large as an object may be: the API server gives a policy only so much to compute.
+#[tokio::test]
+async fn the_largest_objects_are_held() {
+    let Some(env) = Env::get().await else { return };
+    let ns = env.namespace("large").await;
+    in_force(&ns).await;
+    let (all, alice) = (unbraked().await, super::acting_as("alice", &["system:masters"]).await.unwrap());
+    for sample in samples() {
+        if !is_served(&env.admin, &sample).await {
+            continue;
+        }
+        let mut large = state(&sample, Before::Borrowed);
+        let long = "x".repeat(1000);
+        large["metadata"]["annotations"][BORROWED_ANNOTATION] = json!("x".repeat(64 * 1024));
+        match sample.kind.1 {
+            // 16 rules and 128 matches in all are the most that the Gateway API takes.
+            "HTTPRoute" | "GRPCRoute" => {
+                let value = "x".repeat(3000);
+                let matches: Vec<Value> = (0..8)
+                    .map(|n| json!({"headers": [{"name": format!("h{n}"), "value": value, "type": "Exact"}]}))
+                    .collect();
+                large["spec"]["rules"][0]["matches"] = json!(matches);
+                large["spec"]["rules"] = json!(vec![large["spec"]["rules"][0].clone(); 16]);
+            }
+            "VirtualService" => {
+                large["spec"]["http"][0]["match"] = json!([{"uri": {"prefix": long}}]);
+                large["spec"]["http"] = json!(vec![large["spec"]["http"][0].clone(); 700]);
+            }
+            "Ingress" => {
+                for n in 0..180 {
+                    large["metadata"]["annotations"][format!("alb.ingress.kubernetes.io/actions.a{n}")] =
+                        json!(long);
+                }
+            }
+            "IngressRoute" => {
+                large["spec"]["routes"] = json!(vec![large["spec"]["routes"][0].clone(); 3000]);
+            }
+            "TraefikService" => {
+                let services = &mut large["spec"]["weighted"]["services"];
+                *services = json!(vec![services[0].clone(); 5000]);
+            }
+            "TrafficSplit" => {
+                large["spec"]["backends"] = json!(vec![large["spec"]["backends"][0].clone(); 5000]);
+            }
+            _ => {
+                for n in 0..300 {
+                    large["spec"]["selector"][format!("example.com/s{n}")] = json!("x".repeat(60));
+                }
+            }
+        }
+        let (version, kind) = sample.kind;
+        let object: DynamicObject = serde_json::from_value(large).unwrap();
+        let old = ns.api(&all, version, kind).create(&PostParams::default(), &object).await.unwrap();
+        let old = serde_json::to_value(old).unwrap();
+        let api = ns.api(&alice, version, kind);
+        let written = perform(&api, "row", &Write::Merge(sample.wanted.clone()), false).await;
+        let written = written.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(written["metadata"]["annotations"][HELD_WRITES_ANNOTATION], "1", "{kind}");
+        for part in sample.parts {
+            assert_eq!(members(&written, part), members(&old, part), "{kind}");
+        }
+    }
 }
 
 /// A hold of the test's own for a kind that nobody has.
