@@ -163,6 +163,7 @@ async fn the_webhook_does_to_each_write_what_the_rules_say() {
     writes::compare(&ns, Expect::Judged).await;
     hold::in_force(&ns).await;
     hold::compare(&ns, Expect::Judged).await;
+    hold::hold_the_largest(&ns).await;
     operator.assert_healthy().await;
 }
 
