@@ -16,6 +16,10 @@
 //!    passes: ports, hosts, labels, other annotations.
 //! 3. `belay.dev/held-writes` counts the writes that wanted those parts otherwise.
 //!
+//! What is created or deleted is not judged, as with the brake: a copy of a borrowed object, in another namespace or from
+//! a backup, carries its marks and is held as well. The Rollout that they name gives it back; where there is none, it is
+//! free once it is deleted and made anew without the label.
+//!
 //! Applied twice, the rules come to the same: the API server asks again when another policy or webhook has changed the
 //! object meanwhile, and a server may have both forms for a moment. What was put back is not seen as a change then, so
 //! a count that is one more than before stands.
