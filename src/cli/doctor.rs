@@ -21,7 +21,7 @@ use super::find;
 use super::session::{Cluster, Session};
 use super::sources;
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
-use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
+use crate::api::{BRAKE_WEBHOOK, BrakeForm, ROLLOUT_LABEL, Release, Rollout};
 use crate::clock;
 use crate::install::webhook::SERVICE;
 use crate::install::{self, Options};
@@ -221,6 +221,11 @@ async fn webhook(
         let detail = format!("{} lets writes pass while no operator answers", open.name);
         return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
     }
+    let lacking = lacking(args, webhook);
+    if !lacking.is_empty() {
+        let detail = format!("{BRAKE_WEBHOOK} lacks: {}", lacking.join(", "));
+        return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
+    }
     if let Some(strange) = strange {
         let cure =
             format!("the operator writes that; kubectl -n {} logs deployment/belay", args.operator_namespace);
@@ -249,6 +254,16 @@ async fn webhook(
         let detail = format!("{user} may not: {}", missing.join(", "));
         report.add("certificates", CheckResult::Broken, detail, Some(INSTALL));
     }
+}
+
+/// What this version calls the operator for, and the configuration does not.
+fn lacking(args: &Doctor, webhook: &MutatingWebhookConfiguration) -> Vec<String> {
+    let options = Options { brake: BrakeForm::Webhook, ..Options::in_namespace(&args.operator_namespace) };
+    let manifests = install::objects(&options);
+    let hooks = manifests.iter().filter_map(|object| object["webhooks"].as_array()).flatten();
+    let names = hooks.filter_map(|hook| hook["name"].as_str());
+    let there = webhook.webhooks.as_deref().unwrap_or_default();
+    names.filter(|name| !there.iter().any(|hook| hook.name == *name)).map(str::to_owned).collect()
 }
 
 fn operator_user(args: &Doctor) -> String {

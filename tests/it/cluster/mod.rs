@@ -21,6 +21,7 @@ mod failover;
 mod faults;
 mod figures;
 mod gateway;
+mod hold;
 mod hostile;
 mod install;
 mod kill;
