@@ -384,7 +384,7 @@ async fn checks_beside_a_guard() {
     assert!(int(&checks, "/passed") >= 4 && int(&checks, "/failed") == 0, "{checks}");
     assert_eq!(text(&checks, "/lastResult"), "status 200, result 0");
     let asked = smoke.asked.lock().unwrap().clone();
-    let name = text(&good, "/metadata/name").to_owned();
+    let name = text(&good, "/metadata/name");
     let revision = text(&good, "/spec/to/revision");
     let line = format!("GET /run?release={name}&revision={revision} HTTP/1.1");
     assert!(asked.iter().all(|asked| *asked == line) && !asked.is_empty(), "{line}: {asked:?}");
