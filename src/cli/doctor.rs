@@ -324,6 +324,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("delete", "apps", "replicasets", ""),
     ("watch", "", "pods", ""),
     ("patch", "autoscaling", "horizontalpodautoscalers", ""),
+    ("watch", "batch", "jobs", ""),
+    ("create", "batch", "jobs", ""),
     ("create", "events.k8s.io", "events", ""),
 ];
 

@@ -159,6 +159,7 @@ fn what_cannot_be_used_is_refused_by_field() {
         format!("{error}{}", cause.unwrap_or_default())
     };
     let web = |more: Value| resolve(smoke(&more));
+    let job = |template: Value| resolve(json!({"name": "a", "job": {"template": template}}));
     for (said, expected) in [
         (web(json!({"url": "http://{{pod}}/"})), r#"web.url: "pod" is no placeholder"#),
         (web(json!({"url": "http://{{revision/"})), "web.url: a placeholder is not closed with }}"),
@@ -182,6 +183,10 @@ fn what_cannot_be_used_is_refused_by_field() {
             "exactly one of",
         ),
         (resolve(json!({"name": "a", "cel": {"condition": "status == 200"}})), "status is not known here"),
+        (job(json!({"containers": []})), "job.template: needs containers"),
+        (job(json!({"containers": "a"})), "job.template: is no PodSpec"),
+        (job(json!({"containers": [{"name": "a"}], "restartPolicy": "Always"})), "restartPolicy: Never"),
+        (job(json!({"containers": [{"name": "a".repeat(17_000)}]})), "job.template: larger than 16384 bytes"),
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }

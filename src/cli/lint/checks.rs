@@ -269,6 +269,37 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_that_cannot_be_read_is_marked_in_its_field() {
+        let told = |guard: Value| {
+            let rollout: Rollout = serde_json::from_value(serde_json::json!({
+                "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+                "spec": {
+                    "workloadRef": {"kind": "Deployment", "name": "web"}, "analysis": {"guards": [guard]},
+                },
+            }))
+            .unwrap();
+            let found = super::rollout(&rollout, None).pop();
+            found.map(|found| (found.field, found.message)).unwrap_or_default()
+        };
+        let web = |more: Value| {
+            let mut web = serde_json::json!({"url": "http://web/"});
+            json_patch::merge(&mut web, &more);
+            told(serde_json::json!({"name": "smoke", "web": web}))
+        };
+        assert_eq!(web(serde_json::json!({})), Default::default(), "nothing to say, and none of metrics");
+        let (field, message) = web(serde_json::json!({"condition": "status = 200"}));
+        assert_eq!(field, "spec.analysis.guards[0].web.condition");
+        assert!(message.contains("\nstatus = 200\n       ^ Syntax error"), "{message}");
+        let (field, message) = web(serde_json::json!({"url": "http://{{pod}}/"}));
+        assert_eq!(field, "spec.analysis.guards[0].web.url");
+        assert!(message.contains("is no placeholder; there are revision"), "{message}");
+        let secret = web(serde_json::json!({"auth": {"bearer": {"secretRef": {"name": "smoke"}}}}));
+        assert_eq!(secret.0, "spec.analysis.guards[0].web.auth");
+        let job = told(serde_json::json!({"name": "gate", "job": {"template": {"containers": []}}}));
+        assert_eq!(job, ("spec.analysis.guards[0].job.template".to_owned(), "needs containers".to_owned()));
+    }
+
+    #[test]
     fn a_slip_of_the_pen_is_near() {
         assert_eq!(distance("minDuration", "minDuratoin"), 2);
     }

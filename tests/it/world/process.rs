@@ -379,6 +379,11 @@ fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal
         },
         act::Verb::Delete => {
             let uid = request.body.pointer("/preconditions/uid").and_then(Value::as_str);
+            let version = request.body.pointer("/preconditions/resourceVersion");
+            let object = server.get(sort, &request.name);
+            if object.is_some_and(|o| version.is_some_and(|seen| *seen != o["metadata"]["resourceVersion"])) {
+                return super::server::refuse(409, "the version in the precondition is another one");
+            }
             server.delete(OPERATOR_USER, sort, &request.name, uid)?;
             // What a finalizer keeps is the answer.
             let kept = server.get(sort, &request.name).map(|object| (**object).clone());
