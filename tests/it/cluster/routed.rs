@@ -1,15 +1,22 @@
 //! Releases whose traffic a router splits, on real Envoy, under load: kept connections and fresh ones.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::blue_green::borrowed;
 use super::figures::{add, bench, figure, quantile};
 use super::gateway::{ADDRESS, gateway_is_there, http_route, taken_up};
+use super::hold::in_force;
 use super::load::{Load, Target, Totals};
 use super::releases::service;
-use super::scene::{Plan, Scene, int, text, timeline};
-use super::{PATIENCE, eventually};
+use super::scene::{IMAGE, Plan, Scene, int, text, timeline, while_nothing_happens};
+use super::{PATIENCE, deployment, eventually, resource};
 
 pub const GATEWAY: &str = "gateway.networking.k8s.io/v1";
 
@@ -159,6 +166,108 @@ async fn an_abort_takes_the_weight_first_and_the_pods_after_it() {
     let (mut scene, totals) = routed.stop().await;
     assert_nothing_lost(&totals);
     assert_eq!(totals[2].by("2"), 0, "who bypasses the router never meets the canary");
+    scene.operator.assert_healthy().await;
+}
+
+/// What a GitOps tool does: it applies what is in its repository every two seconds, by force.
+struct Gitops {
+    wanted: Arc<Mutex<Vec<Value>>>,
+    task: JoinHandle<()>,
+}
+
+impl Gitops {
+    fn start(scene: &Scene, wanted: Vec<Value>) -> Self {
+        let wanted = Arc::new(Mutex::new(wanted));
+        let (name, env) = (scene.namespace.name.clone(), scene.namespace.env.clone());
+        let shared = wanted.clone();
+        let task = tokio::spawn(async move {
+            let params = PatchParams::apply("gitops").force();
+            loop {
+                let all = shared.lock().unwrap().clone();
+                for object in all {
+                    let (version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
+                    let api: Api<DynamicObject> =
+                        Api::namespaced_with(env.admin.clone(), &name, &resource(&version, &kind));
+                    api.patch("web", &params, &Patch::Apply(&object)).await.unwrap();
+                }
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        Self { wanted, task }
+    }
+
+    /// A commit: the workload's environment.
+    fn commit(&self, env: &[(&str, &str)]) {
+        let env: Vec<Value> = env.iter().map(|(n, v)| json!({"name": n, "value": v})).collect();
+        let mut wanted = self.wanted.lock().unwrap();
+        let workload = wanted.iter_mut().find(|o| o["kind"] == "Deployment").unwrap();
+        workload["spec"]["template"]["spec"]["containers"][0]["env"] = json!(env);
+    }
+}
+
+#[tokio::test]
+async fn a_gitops_writer_does_not_get_between() {
+    let steps = json!([{"weight": 20, "minDuration": "6s"}]);
+    let plan = plan(&steps, "4s");
+    let mut workload = deployment("web", plan.replicas, IMAGE);
+    json_patch::merge(&mut workload, &plan.deployment);
+    let Some(routed) = Routed::start("routed-gitops", plan).await else { return };
+    in_force(&routed.scene.namespace).await;
+    let scene = &routed.scene;
+    let mut service = scene.get("v1", "Service", "web").await;
+    service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": service["spec"]["selector"], "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    });
+    let route = http_route(&routed.host, &[("web", 1)]);
+    let gitops = Gitops::start(scene, vec![route, service, workload]);
+    gitops.commit(&[("LINGER", "3s"), ("VERSION", "2")]);
+    let good = scene.new_release(0).await;
+    let release = scene.release_is(&good, "Promoted").await;
+    assert!(int(&release, "/status/traffic/heldWrites") > 0, "{}", release["status"]["traffic"]);
+
+    gitops.commit(&[("LINGER", "3s"), ("VERSION", "3"), ("CRASH", "8s")]);
+    let bad = scene.new_release(1).await;
+    let release = scene.release_is(&bad, "RolledBack").await;
+    assert_eq!(text(&release, "/status/reason"), "CanaryCrashed");
+
+    gitops.commit(&[("LINGER", "3s"), ("VERSION", "4")]);
+    let overtaken = scene.new_release(2).await;
+    scene.release_where(&overtaken, "at 20 %", |r| int(r, "/status/weight/reached") == 20).await;
+    gitops.commit(&[("LINGER", "3s"), ("VERSION", "5")]);
+    scene.release_is(&overtaken, "Superseded").await;
+    let last = scene.new_release(3).await;
+    scene.release_is(&last, "Promoted").await;
+    // What is in the repository is what is in the cluster: applying it again changes nothing.
+    let all = || async {
+        let (service, route) =
+            (scene.get("v1", "Service", "web").await, scene.get(GATEWAY, "HTTPRoute", "web").await);
+        [&service, &route].map(|o| json!([o["spec"], o["metadata"]["labels"], o["metadata"]["annotations"]]))
+    };
+    assert_eq!(
+        routed.before.each_ref().map(|o| json!([
+            o["spec"],
+            o["metadata"]["labels"],
+            o["metadata"]["annotations"]
+        ])),
+        all().await
+    );
+    let versions = || async {
+        let mut versions = Vec::new();
+        for (api, kind) in [("v1", "Service"), (GATEWAY, "HTTPRoute"), ("apps/v1", "Deployment")] {
+            versions.push(int(&scene.get(api, kind, "web").await, "/metadata/generation"));
+        }
+        versions
+    };
+    let before = versions().await;
+    while_nothing_happens(5).await;
+    assert_eq!(versions().await, before);
+    gitops.task.abort();
+    let (mut scene, totals) = routed.stop().await;
+    // The bad version crashes with requests in hand.
+    for totals in &totals {
+        assert!(totals.unanswered() + totals.server_errors() <= 40, "{totals:?}");
+    }
     scene.operator.assert_healthy().await;
 }
 
