@@ -90,10 +90,14 @@ fn over(
     }
     if let Some(rs) = canary.filter(|rs| !pass.is_ours(rs)) {
         // It was let go: what serves now cannot be called back, so the release ends as what it is.
-        return if workload.revision == release.spec.to.revision || handover::serves_alone(pass, rs, workload)
+        let reverted = workload.revision == release.spec.from.revision;
+        return if workload.revision == release.spec.to.revision
+            || handover::serves_alone(pass, rs, workload)
+            // It has all the traffic, and the controller may have left the old version fewer pods than that takes.
+            || (release.spec.traffic.is_some() && !reverted)
         {
             None
-        } else if workload.revision == release.spec.from.revision {
+        } else if reverted {
             Some(Reason::RevertedByUser)
         } else {
             Some(Reason::SupersededBy { revision: workload.revision.clone() })

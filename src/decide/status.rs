@@ -94,7 +94,8 @@ impl Working {
 
     /// Writes the status in this pass.
     pub fn record(&mut self, pass: &mut Pass<'_>, release: &Release) {
-        if release.status.as_ref() == Some(&self.status) {
+        let written = if self.recorded { self.written.as_ref() } else { release.status.as_ref() };
+        if written == Some(&self.status) {
             return;
         }
         self.recorded = true;

@@ -10,15 +10,18 @@ mod clock;
 mod deployments;
 mod exhaustive;
 mod floor;
+mod network;
 mod oracle;
 mod outcome;
 mod pods;
 mod process;
 mod random;
 mod replay;
+mod routed;
 mod scenarios;
 mod script;
 mod server;
+mod shares;
 mod stale;
 pub mod trace;
 
@@ -29,6 +32,7 @@ use belay::analysis::{CheckRun, PodSample, Reading, Sample};
 use belay::operator::{Look, Report};
 use serde_json::{Value, json};
 
+use network::Gateway;
 use oracle::Oracle;
 pub use pods::Fate;
 use pods::Node;
@@ -61,6 +65,7 @@ const TURNS: usize = 500;
 pub struct World {
     pub server: Server,
     pub node: Node,
+    pub gateway: Gateway,
     pub truth: Truth,
     pub processes: Vec<Process>,
     pub oracle: Oracle,
@@ -97,6 +102,7 @@ impl World {
         let mut world = Self {
             server: Server::default(),
             node: Node::default(),
+            gateway: Gateway::default(),
             truth: Truth::default(),
             processes: Vec::new(),
             oracle: Oracle::default(),
@@ -118,6 +124,7 @@ impl World {
         if let Some(object) = autoscaler {
             world.server.create("alice", Sort::Autoscaler, object).unwrap();
         }
+        script::network(&mut world.server, spec);
         world.advance(10);
         let mut rollout = json!({
             "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
@@ -165,7 +172,9 @@ impl World {
     /// All controllers of Kubernetes act until none has anything to do. True when any did.
     pub fn controllers(&mut self) -> bool {
         for turn in 0..TURNS {
-            let moved = self.node.kubelet(&mut self.server) | self.node.jobs(&mut self.server);
+            let moved = self.node.kubelet(&mut self.server)
+                | self.node.jobs(&mut self.server)
+                | self.gateway.tick(&mut self.server);
             if !moved && self.settled_at == self.server.version() {
                 // Nobody wrote anything since they had nothing to do.
                 return turn > 0;
@@ -173,6 +182,7 @@ impl World {
             let moved = moved
                 | deployments::sync(&mut self.server)
                 | Node::replica_sets(&mut self.server)
+                | network::slices(&mut self.server)
                 | self.node.garbage(&mut self.server);
             self.judge();
             if !moved {
@@ -350,7 +360,8 @@ impl World {
         let timers = self.processes.iter().filter(|p| !p.frozen).filter_map(Process::next_timer);
         let gitops = self.gitops.map(|(_, _, due)| due);
         let autoscale = self.load.map(|_| self.next_autoscale);
-        let all = timers.chain(script).chain(gitops).chain(autoscale).chain(self.node.next_event(now));
+        let all = timers.chain(script).chain(gitops).chain(autoscale);
+        let all = all.chain(self.node.next_event(now)).chain(self.gateway.next_event());
         all.filter(|t| *t > now).min()
     }
 

@@ -131,7 +131,7 @@ impl Node {
         }
         let uids: std::collections::BTreeSet<String> = server.uids().into_iter().map(str::to_owned).collect();
         let mut lost = Vec::new();
-        for sort in [Sort::Release, Sort::ReplicaSet, Sort::Job, Sort::Pod] {
+        for sort in [Sort::Release, Sort::ReplicaSet, Sort::Job, Sort::Pod, Sort::Service, Sort::Slice] {
             for object in server.all(sort).filter(|o| !is_deleting(o)) {
                 let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
                 let gone = owners.is_some_and(|owners| {
@@ -238,6 +238,12 @@ fn create_pod(server: &mut Server, rs: &Value) {
     server.create("replicaset-controller", Sort::Pod, pod).unwrap();
 }
 
+/// An address of its own.
+fn address(pod: &Value) -> String {
+    let number = text(pod, "/metadata/uid").strip_prefix("uid").and_then(|n| n.parse::<u32>().ok());
+    std::net::Ipv4Addr::from((10 << 24) + number.unwrap()).to_string()
+}
+
 fn status(pod: &Value, life: &Life, fate: Fate, now: i64) -> Value {
     let after = |seconds: i64| now >= life.born + seconds * 1000;
     let at = |ms: i64| json!(whole_second(ms).to_string());
@@ -277,7 +283,7 @@ fn status(pod: &Value, life: &Life, fate: Fate, now: i64) -> Value {
     // The count stands still as long as the container does not come back.
     json!({
         "phase": "Running",
-        "podIP": "10.0.0.1",
+        "podIP": address(pod),
         "startTime": at(life.born),
         "conditions": [
             {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(life.born)},

@@ -26,7 +26,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    fn new(name: &str, script: Vec<Line>) -> Self {
+    pub fn new(name: &str, script: Vec<Line>) -> Self {
         Self {
             name: name.to_owned(),
             replicas: 5,
@@ -40,19 +40,19 @@ impl Scenario {
         }
     }
 
-    fn spec(self, spec: Value) -> Self {
+    pub fn spec(self, spec: Value) -> Self {
         Self { spec, ..self }
     }
 
-    fn tail(self, tail: i64) -> Self {
+    pub fn tail(self, tail: i64) -> Self {
         Self { tail, ..self }
     }
 
-    fn timed(self) -> Self {
+    pub fn timed(self) -> Self {
         Self { timed: true, ..self }
     }
 
-    fn resized(self) -> Self {
+    pub fn resized(self) -> Self {
         Self { resized: true, ..self }
     }
 
@@ -132,19 +132,20 @@ pub fn with(mut spec: Value, field: &str, value: Value) -> Value {
 /// What the release that somebody deleted left behind is kept, and so is the Rollout.
 pub const KEPT: &str = "release and rollout deleted, the canary kept";
 
-const V2: Line = (When::After(1), Act::Image("v2"));
+pub const V2: Line = (When::After(1), Act::Image("v2"));
 
-fn after(seconds: i64, act: Act) -> Line {
+pub fn after(seconds: i64, act: Act) -> Line {
     (When::After(seconds), act)
 }
 
-fn command(verb: Verb) -> Act {
+pub fn command(verb: Verb) -> Act {
     Act::Command(verb, None, false)
 }
 
 /// All of them; with `BELAY_SCENARIO` only those whose names contain it.
 pub fn all() -> Vec<Scenario> {
     let mut all = every();
+    all.extend(super::routed::all());
     if let Some(wanted) = std::env::var_os("BELAY_SCENARIO") {
         all.retain(|s| s.name.contains(&*wanted.to_string_lossy()));
         assert!(!all.is_empty(), "no scenario has a name like that");

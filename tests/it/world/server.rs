@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use belay::api::router::Router;
-use belay::api::{OPERATOR_USER, Release, Rollout};
+use belay::api::{OPERATOR_USER, RELEASE_LABEL, Release, Rollout};
 use belay::cluster::Resource;
 use belay::install::brake;
 use belay::observe::Kind;
@@ -311,6 +311,10 @@ impl Server {
                 }
                 Ok(())
             }
+            Sort::Service | Sort::Route if self.braked => {
+                super::network::hold(by, sort, old, new);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -358,8 +362,8 @@ impl Server {
         }
         let object = Arc::new(new.clone());
         self.objects.insert((sort, name.to_owned()), object.clone());
-        self.note(by, sort, name, before, Some(object.clone()));
-        self.log.push(Entry { sort, object, deleted: false });
+        self.tell(sort, object.clone(), before.as_deref(), false);
+        self.note(by, sort, name, before, Some(object));
         new
     }
 
@@ -370,7 +374,18 @@ impl Server {
         let mut last = (**old).clone();
         last["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         self.note(by, sort, name, Some(old.clone()), None);
-        self.log.push(Entry { sort, object: Arc::new(last), deleted: true });
+        self.tell(sort, Arc::new(last), Some(old), true);
+    }
+
+    /// What the operator's watches tell of a write. That of slices selects on a label: a slice that loses it is gone
+    /// for them, and comes back with it.
+    fn tell(&mut self, sort: Sort, object: Arc<Value>, before: Option<&Value>, deleted: bool) {
+        let told =
+            |object: &Value| sort != Sort::Slice || object["metadata"]["labels"].get(RELEASE_LABEL).is_some();
+        let there = !deleted && told(&object);
+        if there || before.is_some_and(told) {
+            self.log.push(Entry { sort, object, deleted: !there });
+        }
     }
 
     fn note(
