@@ -29,7 +29,7 @@ mod unwind;
 use jiff::Timestamp;
 
 pub use crate::analysis::KnownTemplate;
-pub use capacity::{TOLERATED_MISS, canary_pods, share};
+pub use capacity::{TOLERATED_MISS, canary_pods, pods_for, share};
 pub use effect::{Announcement, Effect, Expect, Marks, Regarding, Subject};
 pub use observation::{
     Autoscaler, Brake, Container, Identity, Job, JobEnd, Loan, Memory, Observation, Owner, Pod, ReplicaSet,
@@ -38,6 +38,7 @@ pub use observation::{
 pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps, traffic as planned_traffic};
 pub use reason::{Passed, Reason, seconds};
 pub use revision::{revision, without_hash};
+pub use traffic::wanted;
 
 use crate::api::FINALIZER;
 

@@ -44,6 +44,7 @@ pub mod rollout;
 pub mod streams;
 pub mod svg;
 pub mod text;
+pub mod traffic;
 pub mod version;
 
 use jiff::tz::TimeZone;

@@ -11,6 +11,7 @@ mod random;
 mod restart;
 mod sight;
 mod templates;
+mod traffic;
 mod world;
 
 use serde_json::{Value, json};

@@ -80,7 +80,7 @@ fn the_exit_code_tells_usage_from_failure() {
         (&["release", "web", "--image", "web:2", "--timeout", "soon"], 64, "30s"),
         (&["status", "--request-timeout", "0s"], 64, "longer than 0"),
         (&["status", "--watch", "--wait"], 64, "cannot be used"),
-        (&["promote", "--step", "0"], 64, "1..=20"),
+        (&["promote", "--step", "0"], 64, "1..=22"),
         (&["list", "-o", "xml"], 64, "text"),
         (&["-q", "-v", "list"], 64, "cannot be used"),
         (&["completion", "basic"], 64, "bash"),

@@ -181,6 +181,23 @@ pub async fn get(address: &str, path: &str, host: &str) -> Result<(u16, String),
     ask(Method::GET, address, path, host).await
 }
 
+/// The version that answers one GET with a header, on a connection of its own.
+pub async fn version_for(
+    address: &str,
+    host: &str,
+    (name, value): (&'static str, &'static str),
+) -> Result<String, String> {
+    let request = Request::get(format!("http://{address}/"))
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "close")
+        .header(name, value);
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| chain(&e))?;
+    let answer = tokio::time::timeout(DEADLINE, client(false).request(request)).await;
+    let response = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|e| chain(&e))?;
+    let version = response.headers().get("x-version").map(HeaderValue::as_bytes);
+    Ok(version.map_or(ROUTER.into(), String::from_utf8_lossy).into_owned())
+}
+
 /// One POST without a body on a connection of its own: status and body.
 pub async fn post(address: &str, path: &str) -> Result<(u16, String), String> {
     ask(Method::POST, address, path, "test").await

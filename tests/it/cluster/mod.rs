@@ -34,6 +34,7 @@ mod record;
 mod releases;
 mod rest;
 mod routed;
+mod routes;
 mod scene;
 mod sources;
 mod traces;
