@@ -33,6 +33,11 @@ pub(super) fn guards_with_arguments(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A `PodSpec` as it is written, so that fields of a newer Kubernetes survive.
+pub(super) fn pod_spec(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
 /// Conditions as every Kubernetes API has them: one per type.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -22,7 +22,7 @@ use super::find;
 use super::session::{Cluster, Session};
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
 use super::{sources, traffic};
-use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
+use crate::api::{BRAKE_WEBHOOK, BrakeForm, ROLLOUT_LABEL, Release, Rollout};
 use crate::clock;
 use crate::install::webhook::SERVICE;
 use crate::install::{self, Options};
@@ -222,6 +222,11 @@ async fn webhook(
         let detail = format!("{} lets writes pass while no operator answers", open.name);
         return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
     }
+    let lacking = lacking(args, webhook);
+    if !lacking.is_empty() {
+        let detail = format!("{BRAKE_WEBHOOK} lacks: {}", lacking.join(", "));
+        return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
+    }
     if let Some(strange) = strange {
         let cure =
             format!("the operator writes that; kubectl -n {} logs deployment/belay", args.operator_namespace);
@@ -250,6 +255,16 @@ async fn webhook(
         let detail = format!("{user} may not: {}", missing.join(", "));
         report.add("certificates", CheckResult::Broken, detail, Some(INSTALL));
     }
+}
+
+/// What this version calls the operator for, and the configuration does not.
+fn lacking(args: &Doctor, webhook: &MutatingWebhookConfiguration) -> Vec<String> {
+    let options = Options { brake: BrakeForm::Webhook, ..Options::in_namespace(&args.operator_namespace) };
+    let manifests = install::objects(&options);
+    let hooks = manifests.iter().filter_map(|object| object["webhooks"].as_array()).flatten();
+    let names = hooks.filter_map(|hook| hook["name"].as_str());
+    let there = webhook.webhooks.as_deref().unwrap_or_default();
+    names.filter(|name| !there.iter().any(|hook| hook.name == *name)).map(str::to_owned).collect()
 }
 
 /// The operator's account, by its namespace.
@@ -311,6 +326,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("delete", "apps", "replicasets", ""),
     ("watch", "", "pods", ""),
     ("patch", "autoscaling", "horizontalpodautoscalers", ""),
+    ("watch", "batch", "jobs", ""),
+    ("create", "batch", "jobs", ""),
     ("create", "events.k8s.io", "events", ""),
 ];
 

@@ -24,10 +24,12 @@ pub(super) fn prepare(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     if pass.remove_leftovers(run.workload, run.canary) {
         return;
     }
-    if let Some(traffic) = Traffic::of(pass.obs, run.release)
-        && !traffic.hand_over(run, pass)
-    {
-        return;
+    if let Some(traffic) = Traffic::of(pass.obs, run.release) {
+        if !traffic.hand_over(run, pass) {
+            return;
+        }
+        // With another template it would be adopted as an old one, beside the stable one.
+        pass.confirm_workload(run.workload);
     }
     run.working.record_if_due(pass, run.release);
     pass.push(Effect::HandOver {
@@ -44,7 +46,9 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
     let (Some(rs), workload) = (run.canary, run.workload) else { return };
     // Already changed again, and all old pods are gone: it is what serves, and the next change waits, braked.
     if workload.revision != run.release.spec.to.revision {
-        end(run, pass, rs);
+        if run.release.spec.traffic.is_none() || retire(run, pass, rs) {
+            end(run, pass, rs);
+        }
         return;
     }
     if !adopted(rs, workload) {
@@ -70,6 +74,35 @@ pub(super) fn finish(run: &mut Run<'_>, pass: &mut Pass<'_>) {
         return;
     }
     end(run, pass, rs);
+}
+
+/// The workload was changed once more before the handover arrived. To its controller both versions are old ones then,
+/// and it shares the pods between them. Those of the version before have no traffic any more: they go, before the
+/// Service selects them again. True when they are gone.
+fn retire(run: &Run<'_>, pass: &mut Pass<'_>, rs: &ReplicaSet) -> bool {
+    let (obs, workload) = (pass.obs, run.workload);
+    let mut gone = adopted(rs, workload);
+    let old = |other: &&ReplicaSet| {
+        other.revision == run.release.spec.from.revision
+            && other.id.uid != rs.id.uid
+            && adopted(other, workload)
+            && (other.replicas > 0 || other.total > 0)
+    };
+    for other in obs.replica_sets.iter().filter(old).filter(|_| adopted(rs, workload)) {
+        gone = false;
+        if other.replicas > 0 {
+            pass.push(Effect::ScaleCanary {
+                replica_set: other.id.clone(),
+                from: other.replicas,
+                to: 0,
+                owner_uid: workload.id.uid.clone(),
+            });
+        }
+    }
+    if !gone {
+        pass.wake(pass.now + LOOK_AGAIN);
+    }
+    gone
 }
 
 /// What was borrowed goes back first: then nobody has to come back to this release.

@@ -16,8 +16,7 @@ use crate::api::{Release, ReleasePhase};
 pub(super) fn decide(pass: &mut Pass<'_>) {
     pass.return_floors();
     answer_commands(pass);
-    remove_strays(pass);
-    if !traffic::return_strays(pass) {
+    if !remove_strays(pass) || !traffic::return_strays(pass) {
         // A new release borrows nothing before what an old one left is given back.
         pass.record_rollout();
         return;
@@ -282,10 +281,14 @@ fn retry(pass: &mut Pass<'_>, release: &Release, name: &str) -> Option<String> {
     None
 }
 
-/// A canary without a running release: its Release was deleted. It is stopped, and its revision vetoed.
-fn remove_strays(pass: &mut Pass<'_>) {
+/// A canary without a running release: its Release was deleted. It is stopped, and its revision vetoed. False as long
+/// as something is borrowed for it and it may still have traffic.
+fn remove_strays(pass: &mut Pass<'_>) -> bool {
+    const WHY: &str = "ReleaseDeleted: the Release was deleted while it ran";
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
-    for rs in strays {
+    let lent = !strays.is_empty() && traffic::has_strays(pass.obs);
+    let mut unknown = Vec::new();
+    for rs in &strays {
         let release = rs.release.clone().unwrap_or_default();
         let known = pass.obs.releases.iter().any(|r| r.metadata.name.as_deref() == Some(&release));
         if !known {
@@ -293,23 +296,43 @@ fn remove_strays(pass: &mut Pass<'_>) {
             let id =
                 Identity { namespace: rs.id.namespace.clone(), name: release.clone(), ..Identity::default() };
             pass.confirm(Subject::Release, id, Expect::Gone);
+            unknown.push((rs.revision.clone(), release));
         }
+    }
+    if lent {
+        // The weight first, then the veto; when it was written is when the way back began.
+        let vetoes = strays.iter().filter_map(|rs| pass.veto_of(&rs.revision));
+        let began = vetoes.map(|veto| veto.at.0).max();
+        let mut stopped = traffic::stop_strays(pass, &strays, began, WHY);
+        for (revision, release) in &unknown {
+            stopped &= pass.veto_of(revision).is_some();
+            pass.veto(revision, release, "ReleaseDeleted");
+        }
+        if !stopped {
+            return false;
+        }
+    }
+    let mut empty = true;
+    for rs in strays {
         if rs.stopped.is_none() {
             pass.push(Effect::StopCanary {
                 replica_set: rs.id.clone(),
-                reason: "ReleaseDeleted: the Release was deleted while it ran".to_owned(),
+                reason: WHY.to_owned(),
                 has_annotations: rs.has_annotations,
                 owner_uid: pass.owner_uid(),
             });
         }
-        if !known {
-            pass.veto(&rs.revision.clone(), &release, "ReleaseDeleted");
+        if let Some((revision, release)) = unknown.iter().find(|(revision, _)| *revision == rs.revision) {
+            pass.veto(revision, release, "ReleaseDeleted");
         }
         pass.record_rollout();
-        if !rs.deleting {
+        empty &= traffic::is_empty(pass, rs);
+        // As long as something is borrowed its pods must be seen.
+        if !rs.deleting && !lent {
             pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
         }
     }
+    empty || !lent
 }
 
 /// Finished releases beyond the limit go, oldest first. One that holds a veto stays: it explains it.

@@ -7,6 +7,9 @@ use super::reason::Reason;
 use super::traffic;
 use crate::api::FINALIZER;
 
+/// What a stray canary is stopped for.
+const WHY: &str = "RolloutDeleted: the Rollout was deleted while its release ran";
+
 /// Decides for a Rollout that is being deleted.
 pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
     if !finalizers.iter().any(|f| f == FINALIZER) {
@@ -18,10 +21,28 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
     }
     pass.return_floors();
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
+    let lent = !strays.is_empty() && traffic::has_strays(pass.obs);
+    if lent {
+        let since = pass.obs.rollout.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+        if !traffic::stop_strays(pass, &strays, since, WHY) {
+            return;
+        }
+    }
     for rs in &strays {
-        if !rs.deleting {
+        if lent && (rs.replicas != 0 || rs.stopped.is_none()) && !rs.deleting {
+            // It stays until what was borrowed for it is back: its pods must be seen.
+            pass.push(Effect::StopCanary {
+                replica_set: rs.id.clone(),
+                reason: WHY.to_owned(),
+                has_annotations: rs.has_annotations,
+                owner_uid: pass.owner_uid(),
+            });
+        } else if !rs.deleting && !lent {
             pass.push(Effect::DeleteReplicaSet { replica_set: rs.id.clone() });
         }
+    }
+    if lent && !strays.iter().all(|rs| traffic::is_empty(pass, rs)) {
+        return;
     }
     let returned = traffic::return_strays(pass);
     if !strays.is_empty() || !returned {

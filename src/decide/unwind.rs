@@ -50,8 +50,9 @@ pub(super) fn unwind(
     let end = outcome(reason.code());
     // The weight first, where it is not the pods' own: without traffic they can go.
     let traffic = Traffic::of(pass.obs, release);
-    let drained = traffic.as_ref().is_none_or(|traffic| traffic.stop(pass, &mut working, &mark(&reason)));
     let empty = ours.is_none_or(|rs| traffic::is_empty(pass, rs));
+    let mark = mark(&reason);
+    let drained = traffic.as_ref().is_none_or(|traffic| traffic.stop(pass, &mut working, &mark, empty));
     if let Some(rs) = ours.filter(|_| drained)
         && (rs.replicas != 0 || rs.stopped.is_none())
         && !rs.deleting
@@ -60,7 +61,7 @@ pub(super) fn unwind(
         // restart between this write and the next raises the weight again.
         pass.push(Effect::StopCanary {
             replica_set: rs.id.clone(),
-            reason: mark(&reason),
+            reason: mark,
             has_annotations: rs.has_annotations,
             owner_uid: pass.owner_uid(),
         });

@@ -29,6 +29,7 @@
 pub mod analyze;
 pub mod change;
 mod chart;
+pub mod check_runs;
 pub mod checks;
 pub mod command;
 pub mod guard;

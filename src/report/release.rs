@@ -350,6 +350,10 @@ impl ReleaseReport {
                 let Some(known) = state.guards.iter().find(|known| known.name == guard.name) else {
                     continue;
                 };
+                if guard.check.is_some() {
+                    // It has runs and no looks.
+                    continue;
+                }
                 guard.looks = looks(known, planned, &plan, &starts);
                 let kept = u32::try_from(guard.looks.len()).unwrap_or(u32::MAX);
                 guard.looks_gone = known.looks.saturating_sub(kept);

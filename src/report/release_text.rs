@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Scene;
 use super::chart::{chart, legend};
+use super::check_runs::check_table;
 use super::guard::{GuardReport, Share};
 use super::looks::starts;
 use super::release::{CommandEntry, Event, ImageChange, ReleaseReport, StepReport};
@@ -149,6 +150,10 @@ pub fn line(report: &ReleaseReport) -> String {
         parts.push(format!("{held} held"));
     }
     for guard in report.guards.iter().filter(|guard| guard.seen) {
+        if let Some(check) = &guard.check {
+            parts.push(format!("{} {}", guard.name, check.short()));
+            continue;
+        }
         parts.push(format!(
             "{} worse {}/{} safe {}/{}",
             guard.name,
@@ -204,9 +209,14 @@ pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> St
         let why = silent.reason.as_deref().unwrap_or("the reason is not known");
         field("metrics", &format!("no data for {}: {why}", age(silent.since, scene.now)));
     }
-    if !report.guards.is_empty() {
+    if report.guards.iter().any(|guard| guard.check.is_none()) {
         text.push_str("  guards\n");
         text.push_str(&guard_table(&report.guards, scene, 4));
+    }
+    let checks = check_table(&report.guards, scene, 4);
+    if !checks.is_empty() {
+        text.push_str("  checks\n");
+        text.push_str(&checks);
     }
     if !report.timeline.is_empty() && lines > 0 {
         text.push_str("  lately\n");
@@ -222,6 +232,7 @@ fn guard_table(guards: &[GuardReport], scene: &Scene, indent: usize) -> String {
     };
     let rows: Vec<Vec<String>> = guards
         .iter()
+        .filter(|guard| guard.check.is_none())
         .map(|guard| {
             let (canary, stable) = match (guard.compared.get(guard.worst), &guard.mean) {
                 (Some(worst), _) => {

@@ -2,6 +2,7 @@
 
 mod caught;
 mod changes;
+mod checks;
 mod cluster;
 mod contract;
 mod failures;

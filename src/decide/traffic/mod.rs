@@ -25,9 +25,9 @@ use super::reason::Reason;
 use super::status::Working;
 use crate::api::release::PlannedTraffic;
 use crate::api::strategy;
-use crate::api::{self, Release};
+use crate::api::{self, Release, ReleasePhase};
 use crate::traffic::{Ask, Match, Test, Uptake, Wanted, Write};
-pub(super) use rest::{refuse, return_strays};
+pub(super) use rest::{has_strays, refuse, return_strays, stop_strays};
 use road::Road;
 
 /// After a change that the router says it has taken up: requests on their way, and its workers that learn of it late.
@@ -401,13 +401,15 @@ impl<'a> Traffic<'a> {
         }
         let before = pass.effects.len();
         let canary = self.plan.canary_service.as_deref().unwrap_or_default();
-        for route in self.roads.iter().filter_map(Road::lent) {
-            if self.is_ours(&route.loan) {
+        let routes = self.roads.iter().filter_map(Road::lent).filter(|route| self.is_ours(&route.loan));
+        let mut routes = routes.peekable();
+        if routes.peek().is_some() {
+            // Written down before: a process that does not know of this change would not wait for the router.
+            changed(working, pass.now);
+            working.record(pass, self.release);
+            for route in routes {
                 pass.push(road::give_back(route.router, route, &self.plan.service, canary));
             }
-        }
-        if pass.effects.len() > before {
-            changed(working, pass.now);
             return false;
         }
         if let Some(own) = self.canary {
@@ -457,19 +459,24 @@ impl<'a> Traffic<'a> {
         pass.effects.len() > before
     }
 
-    /// The way back, first of all: no weight for the canary. True when nothing goes there any more.
-    pub fn stop(&self, pass: &mut Pass<'_>, working: &mut Working, why: &str) -> bool {
+    /// The way back, first of all: no weight for the canary, which has pods unless it is `empty`. True when nothing goes
+    /// there any more.
+    pub fn stop(&self, pass: &mut Pass<'_>, working: &mut Working, why: &str, empty: bool) -> bool {
         let mark: String = why.chars().take(MARK).collect();
         let before = pass.effects.len();
         self.zero(pass, Some(&mark));
+        // One that somebody made anew in this release selects both versions.
+        let selects = |pin: Option<&str>| pin.map_or(!empty, |pin| pin == self.canary_hash);
         if let (Some(service), Some(stable)) = (self.service, self.stable_hash)
-            && service.pin() == Some(self.canary_hash)
+            && selects(service.pin())
         {
             self.pin(pass, service, stable, Some(&mark));
         }
         let traffic = working.status.traffic.get_or_insert_default();
         traffic.weight = 0;
-        if pass.effects.len() > before {
+        // A mark without a record was written by a pass that did not come to write down when.
+        let unrecorded = working.status.phase != ReleasePhase::RollingBack && self.stopped().is_some();
+        if pass.effects.len() > before || unrecorded {
             changed(working, pass.now);
             return false;
         }

@@ -2,15 +2,93 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::road::{self, Road};
-use super::{LONGEST_LOAN, full_name, give_service_back, is_made_by, wanted};
+use super::{
+    LONGEST_LOAN, PATIENCE, SETTLE, SETTLE_BLINDLY, full_name, give_service_back, is_made_by, wanted,
+};
 use crate::api;
 use crate::api::release::{PlannedStep, PlannedTraffic};
-use crate::decide::effect::{Effect, Expect, Subject};
-use crate::decide::observation::{Identity, Loan, Observation, Route};
+use crate::decide::effect::{Effect, Expect, Marks, Subject};
+use crate::decide::observation::{Identity, Loan, Observation, ReplicaSet, Route, Service};
 use crate::decide::pass::Pass;
 use crate::decide::plan;
-use crate::traffic::Ask;
+use crate::traffic::{self as routers, Ask, Seen, Uptake, Write};
+
+/// Whether anything is borrowed or made for a release that is not there any more.
+pub(in crate::decide) fn has_strays(obs: &Observation) -> bool {
+    let rollout = full_name(obs);
+    let of_this = |loan: &Loan| loan.rollout.as_deref() == Some(rollout.as_str());
+    obs.routes.iter().any(|route| of_this(&route.loan) && !route.deleting)
+        || obs.services.iter().any(|s| !s.deleting && (of_this(&s.loan) || is_made_by(obs, s)))
+}
+
+/// Takes the traffic of canaries without a Release away. True when nothing goes to them any more: the router has taken
+/// it up, or the way back began at `since` and that is long enough ago.
+pub(in crate::decide) fn stop_strays(
+    pass: &mut Pass<'_>,
+    strays: &[&ReplicaSet],
+    since: Option<Timestamp>,
+    why: &str,
+) -> bool {
+    let rollout = full_name(pass.obs);
+    let obs = pass.obs;
+    let before = pass.effects.len();
+    let marks = |loan: &Loan| Marks {
+        unchanged: false,
+        borrow: None,
+        stopped: Some(why.to_owned()),
+        has_labels: loan.has_labels,
+        has_annotations: loan.has_annotations,
+    };
+    let mut settle = SETTLE;
+    let lent = obs.routes.iter().filter(|route| route.loan.rollout.as_deref() == Some(rollout.as_str()));
+    for route in lent.filter(|route| !route.deleting) {
+        let (stable, canary) = names(obs, route);
+        if routers::companion(route.router, "", "").is_some() {
+            // What carries the loan is the companion itself, and all its traffic is the canary's.
+            pass.push(road::give_back(route.router, route, &stable, &canary));
+            continue;
+        }
+        let seen = Seen::route(&route.object);
+        match routers::taken_up(route.router, &seen) {
+            Uptake::Yes => {}
+            Uptake::Unknown => settle = settle.max(SETTLE_BLINDLY),
+            Uptake::No(_) => settle = settle.max(PATIENCE),
+        }
+        let split = routers::read(route.router, &seen, &stable, &canary).unwrap_or_default();
+        let busy = split.canary.is_some_and(|share| share > 0) || split.matched || split.mirrored;
+        let ask = Ask { stable, canary, ..Ask::default() };
+        if busy && let Ok(Some(Write::Route(ops))) = routers::patch(route.router, &seen, &ask) {
+            let (router, marks) = (route.router, marks(&route.loan));
+            pass.push(Effect::SplitRoute { router, route: route.id.clone(), ops, weight: 0, marks });
+        }
+    }
+    let serving = pass.status.stable.as_ref().map(|stable| stable.replica_set.as_str());
+    let serving = obs.replica_sets.iter().find(|rs| Some(rs.id.name.as_str()) == serving);
+    if let Some(stable) = serving.and_then(|rs| rs.hash.as_ref()) {
+        let pinned = |service: &&Service| {
+            service.loan.rollout.as_deref() == Some(rollout.as_str())
+                && service.pin().is_some_and(|pin| strays.iter().any(|rs| rs.hash.as_deref() == Some(pin)))
+        };
+        for service in obs.services.iter().filter(|s| !s.deleting).filter(pinned) {
+            let (from, to) = (service.pin().map(str::to_owned), stable.clone());
+            let marks = marks(&service.loan);
+            pass.push(Effect::PinService { service: service.id.clone(), from, to, marks });
+        }
+    }
+    if pass.effects.len() > before {
+        return false;
+    }
+    match since.map(|since| since + settle).filter(|at| *at > pass.now) {
+        Some(at) => {
+            pass.wake(at);
+            false
+        }
+        None => true,
+    }
+}
 
 /// What a release that is not there any more left borrowed goes back, and the Services that Belay made for it go.
 /// False as long as something is there.
@@ -35,6 +113,10 @@ pub(in crate::decide) fn return_strays(pass: &mut Pass<'_>) -> bool {
         let (stable, canary) = names(obs, route);
         pass.push(road::give_back(route.router, route, &stable, &canary));
     }
+    if pass.effects.len() > before || may_linger(pass) {
+        // The router has to let go of the canary's Service before it goes.
+        return false;
+    }
     for service in obs.services.iter().filter(|service| !service.deleting) {
         if of_this(&service.loan) {
             give_service_back(pass, service);
@@ -43,6 +125,28 @@ pub(in crate::decide) fn return_strays(pass: &mut Pass<'_>) -> bool {
         }
     }
     pass.effects.len() == before
+}
+
+/// Whether a router may not have taken up yet that a route is as it was. A Rollout on its way out does not wait for
+/// that for ever.
+fn may_linger(pass: &mut Pass<'_>) -> bool {
+    let obs = pass.obs;
+    if !obs.services.iter().any(|service| !service.deleting && is_made_by(obs, service)) {
+        return false;
+    }
+    let waits =
+        |route: &Route| matches!(routers::taken_up(route.router, &Seen::route(&route.object)), Uptake::No(_));
+    if !obs.routes.iter().any(|route| !route.deleting && waits(route)) {
+        return false;
+    }
+    match obs.rollout.metadata.deletion_timestamp.as_ref().map(|asked| asked.0 + PATIENCE) {
+        Some(at) if at <= pass.now => false,
+        Some(at) => {
+            pass.wake(at);
+            true
+        }
+        None => true,
+    }
 }
 
 /// The Services between which a borrowed route was split, as the release that borrowed it says, else the Rollout.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::load::Load;
 use super::operator::Operator;
 use super::scene::{Scene, brief, int, text, timeline};
-use super::{Env, PATIENCE, eventually, sources};
+use super::{Env, PATIENCE, checks, eventually, sources};
 
 /// Where the cluster's Prometheus answers an operator that runs beside it.
 const PROMETHEUS: &str = "http://127.0.0.1:9090";
@@ -374,4 +374,40 @@ async fn a_pipeline_gets_the_outcome_as_exit_code() {
     let pods = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
     assert!(pods.items.iter().any(|p| p.data.to_string().contains(r#""value":"2""#)));
     example.scene.operator.assert_healthy().await;
+}
+
+/// The errors are as stable's all the time; the smoke test passes for the first change and fails for the second.
+#[tokio::test]
+async fn checks_beside_a_guard() {
+    let smoke = checks::Smoke::start();
+    let change = |yaml: String| {
+        let changed = yaml.replace("http://smoke.{{namespace}}:8080/", &format!("http://{}/", smoke.address));
+        assert_ne!(changed, yaml, "the file names the address that is replaced");
+        changed
+    };
+    let Some(mut example) = Example::start("guard-checks.yaml", change).await else { return };
+    let load = example.load(60).await;
+    example.next("release").await;
+    let good = example.scene.releases().await.pop().unwrap();
+    let checks = good["status"]["analysis"]["guards"][1]["checks"].clone();
+    assert!(int(&checks, "/passed") >= 4 && int(&checks, "/failed") == 0, "{checks}");
+    assert_eq!(text(&checks, "/lastResult"), "status 200, result 0");
+    let asked = smoke.asked.lock().unwrap().clone();
+    let name = text(&good, "/metadata/name");
+    let revision = text(&good, "/spec/to/revision");
+    let line = format!("GET /run?release={name}&revision={revision} HTTP/1.1");
+    assert!(asked.iter().all(|asked| *asked == line) && !asked.is_empty(), "{line}: {asked:?}");
+
+    let jobs = checks::jobs(&example.scene, &name).await;
+    assert_eq!(jobs, [format!("{name}-requests-1-1 Complete"), format!("{name}-requests-2-2 Complete")]);
+
+    smoke.failed.store(3, std::sync::atomic::Ordering::Relaxed);
+    example.next("release").await;
+    let said = example.next("explain").await;
+    assert!(said.contains("Check smoke: passed 0 of 2, failed 2 (1 may)"), "{said}");
+    assert!(said.contains("status 200, result 3"), "{said}");
+    eprintln!("{said}");
+    load.stop().await;
+    let release = example.ends("RolledBack").await;
+    assert_eq!(text(&release, "/status/reason"), "GuardFailed", "{}", brief(&release));
 }

@@ -92,12 +92,16 @@ fn gone(scenario: &Scenario, before: &World) {
         world.gitops = None;
         world.load = None;
         world.oracle.guards_capacity = false;
+        world.oracle.shares.guards_callers = false;
         if world.workload().is_none() {
             continue;
         }
         world.advance(30);
         world.node.set_fate(None, super::pods::Fate::Good);
         act(&mut world, &Act::Brake(false));
+        // What a release borrowed and made is known by its label.
+        super::script::apply_network(&mut world.server, "alice");
+        drop(world.server.delete("alice", super::server::Sort::Service, "web-canary", None));
         if !onward {
             act(&mut world, &Act::Image("v1"));
             let canary = world.server.all(super::server::Sort::ReplicaSet);
@@ -119,11 +123,12 @@ fn gone(scenario: &Scenario, before: &World) {
             assert_eq!(d["spec"]["template"]["spec"], template("v1")["spec"], "{what}");
         }
         world.assert_sound(&what);
+        assert_eq!(world.oracle.shares.borrowed(&world.server), None, "{what}");
     }
 }
 
 /// Scenarios whose end is known beforehand: phase of the Rollout, and of the latest release.
-const ENDS: [(&str, &str, &str); 10] = [
+const ENDS: [(&str, &str, &str); 16] = [
     ("good", "Stable", "Promoted"),
     ("bad", "Rejected", "RolledBack"),
     ("retry", "Stable", "Promoted"),
@@ -134,6 +139,12 @@ const ENDS: [(&str, &str, &str); 10] = [
     ("change back at step 1", "Stable", "Superseded"),
     ("another change at step 1", "Stable", "Promoted"),
     ("template restored", "Stable", "RolledBack"),
+    ("routed, good", "Stable", "Promoted"),
+    ("routed, crash at step 2", "Rejected", "RolledBack"),
+    ("routed, abort in the bake", "Rejected", "RolledBack"),
+    ("routed, another change", "Stable", "Promoted"),
+    ("blue-green, good", "Stable", "Promoted"),
+    ("blue-green, crash after the switch", "Rejected", "RolledBack"),
 ];
 
 #[test]

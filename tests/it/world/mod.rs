@@ -10,25 +10,29 @@ mod clock;
 mod deployments;
 mod exhaustive;
 mod floor;
+mod network;
 mod oracle;
 mod outcome;
 mod pods;
 mod process;
 mod random;
 mod replay;
+mod routed;
 mod scenarios;
 mod script;
 mod server;
+mod shares;
 mod stale;
 pub mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use belay::analysis::{PodSample, Reading, Sample};
+use belay::analysis::{CheckRun, PodSample, Reading, Sample};
 use belay::operator::{Look, Report};
 use serde_json::{Value, json};
 
+use network::Gateway;
 use oracle::Oracle;
 pub use pods::Fate;
 use pods::Node;
@@ -43,6 +47,10 @@ pub struct Truth {
     pub bad: BTreeMap<String, f64>,
     /// Since when the source does not answer.
     pub down_since: Option<i64>,
+    /// Whether checks of addresses fail.
+    pub checks_fail: bool,
+    /// Whether checks of addresses get no answer.
+    pub checks_silent: bool,
 }
 
 /// Requests per second and pod.
@@ -57,6 +65,7 @@ const TURNS: usize = 500;
 pub struct World {
     pub server: Server,
     pub node: Node,
+    pub gateway: Gateway,
     pub truth: Truth,
     pub processes: Vec<Process>,
     pub oracle: Oracle,
@@ -93,6 +102,7 @@ impl World {
         let mut world = Self {
             server: Server::default(),
             node: Node::default(),
+            gateway: Gateway::default(),
             truth: Truth::default(),
             processes: Vec::new(),
             oracle: Oracle::default(),
@@ -114,6 +124,7 @@ impl World {
         if let Some(object) = autoscaler {
             world.server.create("alice", Sort::Autoscaler, object).unwrap();
         }
+        script::network(&mut world.server, spec);
         world.advance(10);
         let mut rollout = json!({
             "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
@@ -161,7 +172,9 @@ impl World {
     /// All controllers of Kubernetes act until none has anything to do. True when any did.
     pub fn controllers(&mut self) -> bool {
         for turn in 0..TURNS {
-            let moved = self.node.kubelet(&mut self.server);
+            let moved = self.node.kubelet(&mut self.server)
+                | self.node.jobs(&mut self.server)
+                | self.gateway.tick(&mut self.server);
             if !moved && self.settled_at == self.server.version() {
                 // Nobody wrote anything since they had nothing to do.
                 return turn > 0;
@@ -169,6 +182,7 @@ impl World {
             let moved = moved
                 | deployments::sync(&mut self.server)
                 | Node::replica_sets(&mut self.server)
+                | network::slices(&mut self.server)
                 | self.node.garbage(&mut self.server);
             self.judge();
             if !moved {
@@ -233,6 +247,17 @@ impl World {
         true
     }
 
+    /// A process runs its oldest check.
+    pub fn check(&mut self, index: usize) -> bool {
+        let Some((key, release, guard)) = self.processes[index].take_check() else { return false };
+        let at = self.processes[index].time(self.server.now);
+        let Truth { checks_fail, checks_silent, .. } = self.truth;
+        let passed = if checks_silent { Err("connection refused".to_owned()) } else { Ok(!checks_fail) };
+        let run = CheckRun { guard, at, passed, seen: "status 200".to_owned(), number: None };
+        self.processes[index].looked(Report::Checked { key, release, run }, self.server.now);
+        true
+    }
+
     /// The metrics of the pods that are asked for.
     fn measure(&self, look: &Look, at: jiff::Timestamp) -> Sample {
         if self.truth.down_since.is_some() {
@@ -279,7 +304,7 @@ impl World {
                 self.controllers();
             }
         }
-        moved | (index < self.processes.len() && self.look(index))
+        moved | (index < self.processes.len() && (self.look(index) | self.check(index)))
     }
 
     /// People and programs do what is due now.
@@ -335,7 +360,8 @@ impl World {
         let timers = self.processes.iter().filter(|p| !p.frozen).filter_map(Process::next_timer);
         let gitops = self.gitops.map(|(_, _, due)| due);
         let autoscale = self.load.map(|_| self.next_autoscale);
-        let all = timers.chain(script).chain(gitops).chain(autoscale).chain(self.node.next_event(now));
+        let all = timers.chain(script).chain(gitops).chain(autoscale);
+        let all = all.chain(self.node.next_event(now)).chain(self.gateway.next_event());
         all.filter(|t| *t > now).min()
     }
 

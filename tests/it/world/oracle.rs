@@ -13,6 +13,7 @@ use super::deployments::{controller, int, is_deleting, selected, text};
 use super::floor::Floor;
 use super::pods::is_ready;
 use super::server::{Server, Sort, Write};
+use super::shares::Traffic;
 
 /// Milliseconds after somebody changed the number of pods in which fewer may be ready.
 const AFTER_SCALING: i64 = 60_000;
@@ -41,6 +42,7 @@ pub struct Oracle {
     /// The largest size that the workload ever had: a view of it may be old.
     largest: i64,
     pub floor: Floor,
+    pub shares: Traffic,
     /// Largest difference of two clocks, in seconds.
     pub skew: f64,
     begun: bool,
@@ -60,6 +62,7 @@ impl Oracle {
             largest,
             served: first,
             floor: Floor::begin(server),
+            shares: Traffic::begin(server),
             ..Self::default()
         };
     }
@@ -94,6 +97,11 @@ impl Oracle {
             (Sort::ReplicaSet, Some(rs)) => self.past_the_brake(write, rs),
             _ => {}
         }
+        if self.begun {
+            for wrong in self.shares.judge(server, write, !self.guards_capacity) {
+                self.breach(true, at, wrong);
+            }
+        }
         if !self.begun || write.by != OPERATOR_USER {
             return;
         }
@@ -112,16 +120,29 @@ impl Oracle {
                             && (int(before, "/spec/replicas") > 0 || int(before, "/status/replicas") > 0)
                     }
                     Sort::Release => !decoded::<Release>(before).is_some_and(|r| is_final(&r)),
+                    // One that runs for a release that is over.
+                    Sort::Job => {
+                        let owner = text(before, "/metadata/ownerReferences/0/name");
+                        let over = self.releases.get(owner).is_none_or(is_final);
+                        !over || before.pointer("/status/conditions").is_some()
+                    }
                     // The last finalizer is gone.
                     Sort::Rollout => false,
+                    // Judged with the traffic.
+                    Sort::Service => false,
                     _ => true,
                 };
                 self.breach(foreign, at, format!("Belay deleted {:?} {}", write.sort, write.name));
             }
             _ => {}
         }
+        if matches!(write.sort, Sort::Route | Sort::Service)
+            && let Some(object) = &write.after
+        {
+            self.lost_its_traffic(object);
+        }
         match write.sort {
-            Sort::ReplicaSet => self.replica_set(write),
+            Sort::ReplicaSet => self.replica_set(server, write),
             Sort::Release => self.release(truth, write),
             Sort::Rollout => self.rollout(server, write),
             _ => {}
@@ -154,7 +175,7 @@ impl Oracle {
             Sort::Release => path.starts_with("/status"),
             Sort::Service => path == "/spec/selector/pod-template-hash" || lent(path),
             Sort::Route => path.starts_with("/spec/rules") || lent(path),
-            Sort::Pod | Sort::Slice | Sort::Lease | Sort::Event => false,
+            Sort::Pod | Sort::Slice | Sort::Job | Sort::Lease | Sort::Event => false,
         };
         let server_side = [
             "/metadata/resourceVersion",
@@ -188,8 +209,19 @@ impl Oracle {
         }
     }
 
+    /// A route or a Service that was taken from a revision for good.
+    fn lost_its_traffic(&mut self, object: &Value) {
+        let mark = object["metadata"]["annotations"]["belay.dev/stopped"].as_str();
+        let release = object["metadata"]["labels"]["belay.dev/release"].as_str().unwrap_or_default();
+        if mark.is_some_and(rejects)
+            && let Some(release) = self.releases.get(release)
+        {
+            self.rejected.insert(release.spec.to.revision.clone());
+        }
+    }
+
     /// Lines 2, 3, 4 and 5: how many canary pods there may be, and when they are handed over.
-    fn replica_set(&mut self, write: &Write) {
+    fn replica_set(&mut self, server: &Server, write: &Write) {
         let at = write.at;
         let Some(after) = &write.after else { return };
         let before = write.before.as_deref();
@@ -199,6 +231,8 @@ impl Oracle {
         if before.is_some_and(|before| owner_kind(before) != "Rollout") {
             // A rejected revision that came past the brake is taken back where it stands.
             let taken_back = size == 0 && self.rejected.contains(&revision);
+            // Or one that was handed over, and changed at that very moment: its traffic is judged elsewhere.
+            let taken_back = taken_back || (size == 0 && self.shares.may_retire(server, after));
             self.breach(!taken_back, at, format!("Belay wrote to {name}, which is somebody else's"));
             return;
         }
@@ -212,13 +246,8 @@ impl Oracle {
             let back = self.rejected.contains(&revision);
             self.breach(back, at, format!("the rejected revision {revision} has weight again"));
         }
-        if let Some(mark) = stopped.and_then(Value::as_str) {
-            let code = mark.split(':').next().unwrap_or_default();
-            if !["Superseded", "RevertedByUser", "WorkloadDeleted", "WentPastBrake", "RolloutDeleted"]
-                .contains(&code)
-            {
-                self.rejected.insert(revision.clone());
-            }
+        if stopped.and_then(Value::as_str).is_some_and(rejects) {
+            self.rejected.insert(revision.clone());
         }
         if owner_kind(after).is_empty() {
             self.served.insert(revision.clone());
@@ -356,6 +385,12 @@ impl Oracle {
             let ready = i64::try_from(ready.count()).unwrap();
             self.breach(ready < replicas, at, format!("{ready} of {replicas} pods are ready"));
         }
+        let wrong = self.shares.standing(server);
+        self.breach(wrong.is_some(), at, wrong.unwrap_or_default());
+        if self.guards_capacity && at > scaled_at + AFTER_SCALING {
+            let lacks = self.shares.stable_lacks(server);
+            self.breach(lacks.is_some(), at, lacks.unwrap_or_default());
+        }
         for rs in server.all(Sort::ReplicaSet).filter(|rs| owner_kind(rs) == "Rollout") {
             let stopped = rs["metadata"]["annotations"].get("belay.dev/stopped").is_some();
             let weight = int(rs, "/spec/replicas") > 0;
@@ -364,9 +399,24 @@ impl Oracle {
     }
 }
 
-/// Pods that the recorded step of a release permits: the fewest beside `replicas` that reach its weight.
+/// Whether a mark says that a revision did something wrong.
+fn rejects(mark: &str) -> bool {
+    let blameless = ["Superseded", "RevertedByUser", "WorkloadDeleted", "WentPastBrake", "RolloutDeleted"];
+    !blameless.contains(&mark.split(':').next().unwrap_or_default())
+}
+
+/// Pods that the recorded step of a release permits: the fewest that carry its weight, beside `replicas` where the
+/// pods are the weight.
 fn permitted(release: &Release, replicas: i64) -> i64 {
     let Some(step) = release.spec.steps.get(step_of(release)) else { return replicas };
+    if release.spec.traffic.is_some() {
+        let weight = if step.weight == 0 { 100 } else { i64::from(step.weight) };
+        let carries = (0..replicas).find(|pods| pods * 100 >= weight * replicas).unwrap_or(replicas);
+        return step
+            .replicas
+            .filter(|_| step.weight < 100)
+            .map_or(carries, |said| i64::from(said).min(replicas));
+    }
     let reaches = |pods: &i64| pods * 100 >= i64::from(step.weight) * (replicas + pods);
     (0..replicas).find(reaches).unwrap_or(replicas)
 }

@@ -42,9 +42,18 @@ impl World {
             let answers: Vec<_> = s.commands.iter().map(|c| c.accepted).collect();
             let _ = writeln!(out, "release {name} {:?} {:?} {steps:?} {answers:?}", s.phase, s.reason);
         }
+        for job in self.server.all(Sort::Job).filter(|job| job.pointer("/status/conditions").is_none()) {
+            let _ = writeln!(out, "job {} runs", text(job, "/metadata/name"));
+        }
         if let Some(scaler) = self.server.get(Sort::Autoscaler, "web") {
             let (min, notes) = (&scaler["spec"]["minReplicas"], &scaler["metadata"]["annotations"]);
             let _ = writeln!(out, "floor {min} {notes}");
+        }
+        for object in [Sort::Service, Sort::Route].into_iter().flat_map(|sort| self.server.all(sort)) {
+            let (meta, spec) = (&object["metadata"], &object["spec"]);
+            let (selector, rules) = (&spec["selector"], &spec["rules"][1]["backendRefs"]);
+            let (name, labels, notes) = (&meta["name"], &meta["labels"], &meta["annotations"]);
+            let _ = writeln!(out, "{name} {labels} {notes} {selector} {rules}");
         }
         out
     }
@@ -83,6 +92,7 @@ impl World {
         }
         if self.server.releases().iter().all(is_final) {
             let borrowed = self.oracle.floor.borrowed(&self.server);
+            let borrowed = borrowed.or_else(|| self.oracle.shares.borrowed(&self.server));
             assert_eq!(borrowed, None, "{what}: what was borrowed did not go back\n{}", self.outcome());
         }
     }

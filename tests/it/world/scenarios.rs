@@ -26,7 +26,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    fn new(name: &str, script: Vec<Line>) -> Self {
+    pub fn new(name: &str, script: Vec<Line>) -> Self {
         Self {
             name: name.to_owned(),
             replicas: 5,
@@ -40,19 +40,19 @@ impl Scenario {
         }
     }
 
-    fn spec(self, spec: Value) -> Self {
+    pub fn spec(self, spec: Value) -> Self {
         Self { spec, ..self }
     }
 
-    fn tail(self, tail: i64) -> Self {
+    pub fn tail(self, tail: i64) -> Self {
         Self { tail, ..self }
     }
 
-    fn timed(self) -> Self {
+    pub fn timed(self) -> Self {
         Self { timed: true, ..self }
     }
 
-    fn resized(self) -> Self {
+    pub fn resized(self) -> Self {
         Self { resized: true, ..self }
     }
 
@@ -95,6 +95,30 @@ pub fn guarded() -> Value {
     spec
 }
 
+/// Two steps with a check of an address every five seconds, of which one run may fail, and one of the other check.
+pub fn checked() -> Value {
+    let mut spec = steps(&json!([
+        {"weight": 10, "minDuration": "10s", "maxDuration": "10m"},
+        {"weight": 50, "minDuration": "10s", "maxDuration": "10m"},
+    ]));
+    let web = json!({"url": "http://web/check", "interval": "5s", "failureLimit": 1, "successes": 2});
+    let cel = json!({"condition": "checks.smoke.passed >= checks.smoke.failed", "interval": "5s"});
+    spec["analysis"] =
+        json!({"guards": [{"name": "smoke", "web": web}, {"name": "more-pass-than-fail", "cel": cel}]});
+    spec
+}
+
+/// Two steps with a Job as their gate, of which one run may fail.
+pub fn gated() -> Value {
+    let mut spec = steps(&json!([
+        {"weight": 10, "minDuration": "10s", "maxDuration": "10m"},
+        {"weight": 50, "minDuration": "10s", "maxDuration": "10m"},
+    ]));
+    let job = json!({"template": {"containers": [{"name": "test", "image": "test:1"}]}, "failureLimit": 1});
+    spec["analysis"] = json!({"guards": [{"name": "gate", "job": job}]});
+    spec
+}
+
 /// A second step that waits for a person.
 pub fn approved() -> Value {
     steps(&json!([{"weight": 10, "minDuration": "10s"}, {"weight": 50, "minDuration": "10s", "pause": true}]))
@@ -108,19 +132,20 @@ pub fn with(mut spec: Value, field: &str, value: Value) -> Value {
 /// What the release that somebody deleted left behind is kept, and so is the Rollout.
 pub const KEPT: &str = "release and rollout deleted, the canary kept";
 
-const V2: Line = (When::After(1), Act::Image("v2"));
+pub const V2: Line = (When::After(1), Act::Image("v2"));
 
-fn after(seconds: i64, act: Act) -> Line {
+pub fn after(seconds: i64, act: Act) -> Line {
     (When::After(seconds), act)
 }
 
-fn command(verb: Verb) -> Act {
+pub fn command(verb: Verb) -> Act {
     Act::Command(verb, None, false)
 }
 
 /// All of them; with `BELAY_SCENARIO` only those whose names contain it.
 pub fn all() -> Vec<Scenario> {
     let mut all = every();
+    all.extend(super::routed::all());
     if let Some(wanted) = std::env::var_os("BELAY_SCENARIO") {
         all.retain(|s| s.name.contains(&*wanted.to_string_lossy()));
         assert!(!all.is_empty(), "no scenario has a name like that");
@@ -143,6 +168,27 @@ fn every() -> Vec<Scenario> {
             .spec(guarded())
             .tail(700)
             .timed(),
+            Scenario::new("good with checks", vec![V2]).spec(checked()).tail(300).timed(),
+            Scenario::new("checks fail", vec![V2, (When::Reached(1), Act::Checks(Some(false)))])
+                .spec(checked())
+                .tail(300)
+                .timed(),
+            Scenario::new(
+                "checks without an answer",
+                vec![V2, (When::Reached(0), Act::Checks(None)), after(100, Act::Checks(Some(true)))],
+            )
+            .spec(checked())
+            .tail(300)
+            .timed(),
+            Scenario::new("good with a job", vec![V2]).spec(gated()).tail(300).timed(),
+            Scenario::new("a job fails", vec![V2, (When::Reached(1), Act::JobsFail(true))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
+            Scenario::new("abort while a job runs", vec![V2, (When::Reached(0), command(Verb::Abort))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
             Scenario::new("no data for too long", vec![V2, (When::Reached(0), Act::Source(false))])
                 .spec(bounded())
                 .tail(300)

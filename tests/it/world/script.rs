@@ -50,12 +50,23 @@ pub enum Act {
     Bad(&'static str, u32),
     /// Whether the metrics source answers.
     Source(bool),
+    /// What checks of addresses say from now on; nothing: they get no answer.
+    Checks(Option<bool>),
+    /// Whether the pods of Jobs fail from now on.
+    JobsFail(bool),
     /// `minReplicas` of the autoscaler.
     Floor(Option<i64>),
     /// What the autoscaler measures: how many pods the load needs.
     Load(i64),
-    /// Whether the brake's policy is there.
+    /// Whether the policies are there.
     Brake(bool),
+    /// Seconds that the gateway takes for a change; nothing: it answers no more.
+    Gateway(Option<i64>),
+    /// The route, the workload's Service: deleted, or made again from its manifest.
+    DeleteRoute,
+    MakeRoute,
+    DeleteService,
+    MakeService,
     /// A GitOps program that applies this image every so many seconds; nothing: it stops.
     GitOps(Option<(&'static str, i64)>),
 }
@@ -97,6 +108,43 @@ pub fn autoscaler(min: i64, max: i64) -> Value {
     })
 }
 
+/// The manifest of a Service of the workload.
+pub fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": {"team": "shop"}},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    })
+}
+
+/// The manifest of the route, with a rule that has nothing to do with the workload.
+pub fn route() -> Value {
+    let path = |path: &str| json!([{"path": {"type": "PathPrefix", "value": path}}]);
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "web", "annotations": {"example.com/owner": "shop"}},
+        "spec": {
+            "parentRefs": [{"name": "gateway"}],
+            "rules": [
+                {"matches": path("/old"), "filters": [{"type": "RequestRedirect", "requestRedirect": {"port": 8443}}]},
+                {"matches": path("/"), "backendRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80, "weight": 1}]},
+            ],
+        },
+    })
+}
+
+/// Makes the Services and the route that a Rollout's spec names.
+pub fn network(server: &mut Server, spec: &Value) {
+    let (canary, blue_green) = (&spec["strategy"]["canary"], &spec["strategy"]["blueGreen"]);
+    for name in [&canary["service"], &blue_green["activeService"], &blue_green["previewService"]] {
+        if let Some(name) = name.as_str() {
+            server.create("alice", Sort::Service, service(name)).unwrap();
+        }
+    }
+    if canary.get("traffic").is_some() || blue_green.get("traffic").is_some() {
+        server.create("alice", Sort::Route, route()).unwrap();
+    }
+}
+
 /// Does it. What is refused is refused, as to a person.
 pub fn act(world: &mut World, act: &Act) {
     if matches!(
@@ -104,6 +152,9 @@ pub fn act(world: &mut World, act: &Act) {
         Act::Unpause | Act::Brake(false) | Act::DeleteRollout | Act::DeleteDeployment | Act::DeleteRelease
     ) {
         world.oracle.guards_brake = false;
+    }
+    if matches!(act, Act::Unpause | Act::Brake(false) | Act::DeleteDeployment | Act::DeleteService) {
+        world.oracle.shares.guards_callers = false;
     }
     let server = &mut world.server;
     match act {
@@ -147,6 +198,10 @@ pub fn act(world: &mut World, act: &Act) {
         Act::Source(up) => {
             world.truth.down_since = if *up { None } else { Some(world.server.now) };
         }
+        Act::Checks(says) => {
+            (world.truth.checks_fail, world.truth.checks_silent) = (*says == Some(false), says.is_none());
+        }
+        Act::JobsFail(fail) => world.node.jobs_fail = *fail,
         Act::Floor(min) => {
             drop(server.update("alice", Sort::Autoscaler, "web", false, |a| match min {
                 Some(min) => a["spec"]["minReplicas"] = json!(min),
@@ -155,6 +210,11 @@ pub fn act(world: &mut World, act: &Act) {
         }
         Act::Load(pods) => world.load = Some(*pods),
         Act::Brake(there) => server.braked = *there,
+        Act::Gateway(lag) => world.gateway.lag = lag.map(|seconds| seconds * 1000),
+        Act::DeleteRoute => drop(server.delete("alice", Sort::Route, "web", None)),
+        Act::MakeRoute => drop(server.create("alice", Sort::Route, route())),
+        Act::DeleteService => drop(server.delete("alice", Sort::Service, "web", None)),
+        Act::MakeService => drop(server.create("alice", Sort::Service, service("web"))),
         Act::GitOps(wish) => {
             world.gitops = wish.map(|(image, every)| (image, every * 1000, world.server.now));
         }
@@ -172,6 +232,7 @@ pub fn edit(server: &mut Server, by: &str, change: impl FnOnce(&mut Value)) -> R
 
 /// What GitOps does: the manifest by force, whatever is there, but for the number of pods.
 pub fn apply(server: &mut Server, image: &str) -> Result<Value, Refusal> {
+    apply_network(server, "gitops");
     edit(server, "gitops", |d| {
         let labels = members(child(&mut d["metadata"], "labels"));
         labels.retain(|key, _| !key.starts_with("belay.dev/"));
@@ -179,6 +240,22 @@ pub fn apply(server: &mut Server, image: &str) -> Result<Value, Refusal> {
         d["spec"]["template"] = template(image);
         d["spec"]["paused"] = json!(false);
     })
+}
+
+/// The manifests of Services and routes by force, as far as they are there.
+pub fn apply_network(server: &mut Server, by: &str) {
+    for (sort, manifest) in
+        [(Sort::Service, service("web")), (Sort::Service, service("preview")), (Sort::Route, route())]
+    {
+        drop(server.update(by, sort, text(&manifest, "/metadata/name"), false, |object| {
+            object["spec"] = manifest["spec"].clone();
+            for map in ["labels", "annotations"] {
+                if let Some(present) = object["metadata"][map].as_object_mut() {
+                    present.retain(|key, _| !key.starts_with("belay.dev/"));
+                }
+            }
+        }));
+    }
 }
 
 /// The scale subresource, which the brake does not look at.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use belay::api::router::Router;
-use belay::api::{OPERATOR_USER, Release, Rollout};
+use belay::api::{OPERATOR_USER, RELEASE_LABEL, Release, Rollout};
 use belay::cluster::Resource;
 use belay::install::brake;
 use belay::observe::Kind;
@@ -27,6 +27,7 @@ pub enum Sort {
     Service,
     Slice,
     Route,
+    Job,
     Lease,
     Event,
 }
@@ -41,6 +42,7 @@ impl From<Resource> for Sort {
             Resource::Autoscalers => Self::Autoscaler,
             Resource::Services => Self::Service,
             Resource::Routes(_) => Self::Route,
+            Resource::Jobs => Self::Job,
             Resource::Events => Self::Event,
         }
     }
@@ -59,12 +61,13 @@ impl Sort {
             Self::Service => Kind::Services,
             Self::Slice => Kind::Slices,
             Self::Route => Kind::Routes(Router::HttpRoute),
+            Self::Job => Kind::Jobs,
             Self::Lease | Self::Event => return None,
         })
     }
 
     /// The kinds that the operator watches.
-    pub const WATCHED: [Self; 9] = [
+    pub const WATCHED: [Self; 10] = [
         Self::Rollout,
         Self::Release,
         Self::Deployment,
@@ -74,6 +77,7 @@ impl Sort {
         Self::Service,
         Self::Slice,
         Self::Route,
+        Self::Job,
     ];
 
     /// Whether it has a status that is written by itself.
@@ -307,6 +311,10 @@ impl Server {
                 }
                 Ok(())
             }
+            Sort::Service | Sort::Route if self.braked => {
+                super::network::hold(by, sort, old, new);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -354,8 +362,8 @@ impl Server {
         }
         let object = Arc::new(new.clone());
         self.objects.insert((sort, name.to_owned()), object.clone());
-        self.note(by, sort, name, before, Some(object.clone()));
-        self.log.push(Entry { sort, object, deleted: false });
+        self.tell(sort, object.clone(), before.as_deref(), false);
+        self.note(by, sort, name, before, Some(object));
         new
     }
 
@@ -366,7 +374,18 @@ impl Server {
         let mut last = (**old).clone();
         last["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         self.note(by, sort, name, Some(old.clone()), None);
-        self.log.push(Entry { sort, object: Arc::new(last), deleted: true });
+        self.tell(sort, Arc::new(last), Some(old), true);
+    }
+
+    /// What the operator's watches tell of a write. That of slices selects on a label: a slice that loses it is gone
+    /// for them, and comes back with it.
+    fn tell(&mut self, sort: Sort, object: Arc<Value>, before: Option<&Value>, deleted: bool) {
+        let told =
+            |object: &Value| sort != Sort::Slice || object["metadata"]["labels"].get(RELEASE_LABEL).is_some();
+        let there = !deleted && told(&object);
+        if there || before.is_some_and(told) {
+            self.log.push(Entry { sort, object, deleted: !there });
+        }
     }
 
     fn note(

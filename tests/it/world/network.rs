@@ -1,0 +1,166 @@
+//! What is between callers and pods: Services' endpoint slices, a gateway that takes routes up in its own time, and the
+//! admission that leaves what a release borrows as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use belay::api::{
+    BORROWED_ANNOTATION, HELD_WRITES_ANNOTATION, OPERATOR_USER, RELEASE_LABEL, STOPPED_ANNOTATION,
+};
+use serde_json::{Value, json};
+
+use super::deployments::{int, is_deleting, text, write_status};
+use super::pods::is_ready;
+use super::server::{Server, Sort, child};
+
+/// What only Belay writes on an object that it borrows.
+const MARKS: [&str; 3] = [BORROWED_ANNOTATION, STOPPED_ANNOTATION, HELD_WRITES_ANNOTATION];
+/// Milliseconds from a change of a route to the gateway's answer, unless a script says otherwise.
+const LAG: i64 = 500;
+
+/// What the admission makes of a write of somebody else to an object that a release borrows.
+pub fn hold(by: &str, sort: Sort, old: &Value, new: &mut Value) {
+    let part = match sort {
+        Sort::Service => "selector",
+        Sort::Route => "rules",
+        _ => return,
+    };
+    let lent = |object: &Value| object["metadata"]["labels"].get(RELEASE_LABEL).is_some();
+    if by == OPERATOR_USER || !(lent(old) || lent(new)) {
+        return;
+    }
+    put_back(old, new, "labels", RELEASE_LABEL);
+    for mark in MARKS {
+        put_back(old, new, "annotations", mark);
+    }
+    if lent(old) && new["spec"][part] != old["spec"][part] {
+        new["spec"][part] = old["spec"][part].clone();
+        let held = old["metadata"]["annotations"][HELD_WRITES_ANNOTATION].as_str();
+        let held: u32 = held.and_then(|n| n.parse().ok()).unwrap_or(0);
+        child(&mut new["metadata"], "annotations")[HELD_WRITES_ANNOTATION] = json!((held + 1).to_string());
+    }
+}
+
+fn put_back(old: &Value, new: &mut Value, map: &str, key: &str) {
+    match old["metadata"][map].get(key) {
+        Some(value) => child(&mut new["metadata"], map)[key] = value.clone(),
+        None => drop(child(&mut new["metadata"], map).as_object_mut().and_then(|m| m.remove(key))),
+    }
+}
+
+/// The live pods that a selector of a Service finds.
+pub fn found<'a>(server: &'a Server, selector: &'a Value) -> impl Iterator<Item = &'a Arc<Value>> {
+    let wanted = selector.as_object().filter(|labels| !labels.is_empty());
+    let pods = server.all(Sort::Pod).filter(|pod| !is_deleting(pod));
+    pods.filter(move |pod| {
+        wanted.is_some_and(|w| w.iter().all(|(k, v)| pod["metadata"]["labels"].get(k) == Some(v)))
+    })
+}
+
+/// The controller of endpoint slices. True when anything was written.
+pub fn slices(server: &mut Server) -> bool {
+    const ME: &str = "endpointslice-controller";
+    let before = server.audit.len();
+    let services: Vec<Arc<Value>> = server.all(Sort::Service).cloned().collect();
+    for service in services.iter().filter(|s| !is_deleting(s)) {
+        let pods = found(server, &service["spec"]["selector"]);
+        let endpoints: Vec<Value> = pods
+            .filter(|pod| pod.pointer("/status/podIP").is_some())
+            .map(|pod| json!({"addresses": [pod["status"]["podIP"]], "conditions": {"ready": is_ready(pod)}}))
+            .collect();
+        let name = text(service, "/metadata/name");
+        let mut labels = service["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+        labels.insert("kubernetes.io/service-name".to_owned(), json!(name));
+        let slice = format!("{name}-slice");
+        let uid = &service["metadata"]["uid"];
+        match server.get(Sort::Slice, &slice).cloned() {
+            Some(known) if known["metadata"]["ownerReferences"][0]["uid"] != *uid => {
+                drop(server.delete(ME, Sort::Slice, &slice, None));
+            }
+            Some(known) => {
+                if known["endpoints"] != json!(endpoints) || known["metadata"]["labels"] != json!(labels) {
+                    drop(server.update(ME, Sort::Slice, &slice, false, |s| {
+                        s["endpoints"] = json!(endpoints);
+                        s["metadata"]["labels"] = json!(labels);
+                    }));
+                }
+            }
+            None => {
+                let owner = json!({
+                    "apiVersion": "v1", "kind": "Service", "name": name, "uid": uid, "controller": true,
+                });
+                let object = json!({
+                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                    "metadata": {"name": slice, "labels": labels, "ownerReferences": [owner]},
+                    "endpoints": endpoints,
+                });
+                server.create(ME, Sort::Slice, object).unwrap();
+            }
+        }
+    }
+    server.audit.len() != before
+}
+
+/// A gateway. What its routes' status says it has seen is what it does.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Milliseconds from a change to its answer; nothing: it answers no more.
+    pub lag: Option<i64>,
+    /// Since when it has something to answer, by the route's uid.
+    waits: BTreeMap<String, i64>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { lag: Some(LAG), waits: BTreeMap::new() }
+    }
+}
+
+impl Gateway {
+    /// Takes up what is due. True when it did.
+    pub fn tick(&mut self, server: &mut Server) -> bool {
+        let Some(lag) = self.lag else { return false };
+        let before = server.audit.len();
+        let routes: Vec<Arc<Value>> = server.all(Sort::Route).cloned().collect();
+        for route in routes {
+            let uid = text(&route, "/metadata/uid").to_owned();
+            let answer = answer(server, &route);
+            if route["status"] == answer {
+                self.waits.remove(&uid);
+                continue;
+            }
+            let since = *self.waits.entry(uid.clone()).or_insert(server.now);
+            if server.now >= since + lag {
+                self.waits.remove(&uid);
+                write_status(server, "gateway", Sort::Route, &route, answer);
+            }
+        }
+        server.audit.len() != before
+    }
+
+    /// When it answers next.
+    pub fn next_event(&self) -> Option<i64> {
+        let since = self.waits.values().min()?;
+        Some(since + self.lag?)
+    }
+}
+
+/// The status of a route that is taken up as it is.
+fn answer(server: &Server, route: &Value) -> Value {
+    let rules = route["spec"]["rules"].as_array().into_iter().flatten();
+    let mut backends = rules.filter_map(|rule| rule["backendRefs"].as_array()).flatten();
+    let resolved = backends.all(|b| server.get(Sort::Service, text(b, "/name")).is_some());
+    let condition = |kind: &str, status: bool, reason: &str| {
+        json!({
+            "type": kind, "status": if status { "True" } else { "False" }, "reason": reason,
+            "observedGeneration": int(route, "/metadata/generation"),
+        })
+    };
+    json!({"parents": [{
+        "parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway",
+        "conditions": [
+            condition("Accepted", true, "Accepted"),
+            condition("ResolvedRefs", resolved, if resolved { "ResolvedRefs" } else { "BackendNotFound" }),
+        ],
+    }]})
+}
