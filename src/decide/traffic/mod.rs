@@ -9,6 +9,7 @@
 
 mod rest;
 mod road;
+mod sure;
 
 use std::net::IpAddr;
 
@@ -29,6 +30,7 @@ use crate::api::{self, Release, ReleasePhase};
 use crate::traffic::{Ask, Match, Test, Uptake, Wanted, Write};
 pub(super) use rest::{has_strays, refuse, return_strays, stop_strays};
 use road::Road;
+pub(super) use sure::named as confirm_named;
 
 /// After a change that the router says it has taken up: requests on their way, and its workers that learn of it late.
 const SETTLE: SignedDuration = SignedDuration::from_secs(2);
@@ -170,6 +172,11 @@ impl<'a> Traffic<'a> {
                 if canary.pin() != Some(self.canary_hash) || !self.is_ours(&canary.loan) {
                     self.pin(pass, canary, self.canary_hash, None);
                 }
+            }
+            // An earlier release left it: nobody of this one will ever be behind it.
+            Some(canary) if canary.pin() != Some(self.canary_hash) && is_made_by(pass.obs, canary) => {
+                pass.push(Effect::DeleteService { service: canary.id.clone() });
+                return waiting(format!("Service {name} of an earlier release goes first"));
             }
             Some(_) => {}
             None if self.plan.preview => return waiting(format!("Service {name} is not there")),
@@ -399,7 +406,6 @@ impl<'a> Traffic<'a> {
         if !self.drained(working, pass) {
             return false;
         }
-        let before = pass.effects.len();
         let canary = self.plan.canary_service.as_deref().unwrap_or_default();
         let routes = self.roads.iter().filter_map(Road::lent).filter(|route| self.is_ours(&route.loan));
         let mut routes = routes.peekable();
@@ -412,6 +418,10 @@ impl<'a> Traffic<'a> {
             }
             return false;
         }
+        // Nobody comes back to this release when it has ended, and without its Service a route that still names it
+        // would have nobody behind it.
+        sure::all(pass, self.plan);
+        let before = pass.effects.len();
         if let Some(own) = self.canary {
             if self.plan.preview {
                 if self.is_ours(&own.loan) {
@@ -430,6 +440,11 @@ impl<'a> Traffic<'a> {
         }
         // What is written in this pass is seen in the next.
         pass.effects.len() == before
+    }
+
+    /// Whether the canary has no more than a share, and the router has taken that up.
+    pub fn is_down_to(&self, share: i32, working: &mut Working, pass: &mut Pass<'_>) -> bool {
+        self.weight() <= share && self.drained(working, pass)
     }
 
     /// Whether the router sends nothing to the canary any more, as far as can be told.
@@ -479,6 +494,9 @@ impl<'a> Traffic<'a> {
         if pass.effects.len() > before || unrecorded {
             changed(working, pass.now);
             return false;
+        }
+        if !empty || working.status.phase != ReleasePhase::RollingBack {
+            sure::all(pass, self.plan);
         }
         self.drained(working, pass)
     }
@@ -532,5 +550,6 @@ fn give_service_back(pass: &mut Pass<'_>, service: &Service) {
 /// Whether no live pod of a ReplicaSet is left.
 pub(super) fn is_empty(pass: &Pass<'_>, rs: &ReplicaSet) -> bool {
     let mut pods = pass.obs.pods.iter().filter(|pod| pod.owner_uid == rs.id.uid);
-    rs.replicas == 0 && pods.all(|pod| pod.deleting)
+    // Two witnesses: the view of either may be old.
+    rs.replicas == 0 && rs.total == 0 && pods.all(|pod| pod.deleting)
 }
