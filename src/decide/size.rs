@@ -122,11 +122,12 @@ impl<'a> Run<'a> {
                 if rs.replicas > wanted
                     && let Some(traffic) = &traffic
                 {
-                    // The weight goes first, and an old view of the workload does not count.
+                    // The weight goes first, and old views of the workload and the step do not count.
                     if !traffic.is_down_to(self.asked(), &mut self.working, pass) {
                         return;
                     }
                     pass.confirm_workload(self.workload);
+                    self.working.confirm(pass, self.release);
                 }
                 pass.push(Effect::ScaleCanary {
                     replica_set: rs.id.clone(),

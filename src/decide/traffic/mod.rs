@@ -300,9 +300,14 @@ impl<'a> Traffic<'a> {
                     let grows = share.is_none_or(|share| share <= next);
                     // More weight only after it is written that the step before was passed.
                     run.working.record_if_due(pass, self.release);
-                    self.write(pass, road, write, next, grows, None);
-                    changed(&mut run.working, pass.now);
-                    waiting.get_or_insert(format!("{} is given {next} %", road.name()));
+                    let said = match self.write(pass, road, write, next, grows, None) {
+                        Ok(()) => {
+                            changed(&mut run.working, pass.now);
+                            format!("{} is given {next} %", road.name())
+                        }
+                        Err(why) => format!("{}: {why}", road.name()),
+                    };
+                    waiting.get_or_insert(said);
                 }
                 Ok(None) => {}
                 Err(why) => {
@@ -336,6 +341,7 @@ impl<'a> Traffic<'a> {
         Ask { matches, mirror, ..self.bare(weight) }
     }
 
+    /// The write of a route. What is to be borrowed first must be understood: it goes back as it is now.
     fn write(
         &self,
         pass: &mut Pass<'_>,
@@ -344,13 +350,20 @@ impl<'a> Traffic<'a> {
         weight: i32,
         grows: bool,
         stopped: Option<&str>,
-    ) {
+    ) -> Result<(), String> {
         let none = Loan::default();
         let loan = road.loan().unwrap_or(&none);
-        let mut marks = self.marks(loan, || road.borrowed().unwrap_or_default(), grows);
-        marks.stopped = stopped.map(str::to_owned);
+        let ours = self.is_ours(loan);
+        let original = if ours || !grows { Value::Null } else { road.borrowed()? };
+        let mut marks = self.marks(loan, || original, grows);
+        if !grows && !ours {
+            // The weight goes whoever marked the route; it is not marked for this release then.
+            (marks.borrow, marks.unchanged) = (None, false);
+        }
+        marks.stopped = stopped.filter(|_| ours).map(str::to_owned);
         let owner = json!(owner(&pass.obs.rollout));
         pass.push(road.effect(write, weight, marks, &owner));
+        Ok(())
     }
 
     /// Whether the last change is long enough ago.
@@ -421,6 +434,7 @@ impl<'a> Traffic<'a> {
         // Nobody comes back to this release when it has ended, and without its Service a route that still names it
         // would have nobody behind it.
         sure::all(pass, self.plan);
+        working.confirm(pass, self.release);
         let before = pass.effects.len();
         if let Some(own) = self.canary {
             if self.plan.preview {
@@ -463,12 +477,17 @@ impl<'a> Traffic<'a> {
     /// Takes the canary's share in every route away. True when one had any.
     fn zero(&self, pass: &mut Pass<'_>, stopped: Option<&str>) -> bool {
         let before = pass.effects.len();
-        for road in self.roads.iter().filter(|road| road.lent().is_some()) {
+        // What another release of the Rollout has borrowed is in its hands: this one is seen as it was long ago.
+        let of_another =
+            |road: &&Road<'_>| road.loan().is_some_and(|loan| loan.release.is_some() && !self.is_ours(loan));
+        let roads = self.roads.iter().filter(|road| road.lent().is_some() && !of_another(road));
+        for road in roads {
             let busy = road.split().is_ok_and(|split| {
                 split.canary.is_some_and(|share| share > 0) || split.matched || split.mirrored
             });
             if busy && let Ok(Some(write)) = road.patch(&self.bare(0)) {
-                self.write(pass, road, write, 0, false, stopped);
+                // Nothing is borrowed for it, so nothing can be missing.
+                drop(self.write(pass, road, write, 0, false, stopped));
             }
         }
         pass.effects.len() > before

@@ -41,11 +41,10 @@ fn seen_route(obs: &Observation, router: Router, namespace: &str, name: &str) ->
 }
 
 fn ask(pass: &mut Pass<'_>, subject: Subject, seen: Option<Identity>, namespace: &str, name: String) {
-    match seen {
-        Some(id) => pass.confirm(subject, id, Expect::Unchanged),
-        None => {
-            let id = Identity { namespace: namespace.to_owned(), name, ..Identity::default() };
-            pass.confirm(subject, id, Expect::Gone);
-        }
+    if let Some(id) = seen {
+        pass.confirm(subject, id, Expect::Unchanged);
+    } else {
+        let id = Identity { namespace: namespace.to_owned(), name, ..Identity::default() };
+        pass.confirm(subject, id, Expect::Gone);
     }
 }
