@@ -39,7 +39,7 @@ manifests: ## write manifests/ anew from the Rust types
 	$(CARGO) run --quiet -- crds --write manifests
 
 cluster: ## start the local cluster and load the images that the tests use
-	@hack/cluster up --with-prometheus
+	@hack/cluster up --with-prometheus --with-gateway
 	@hack/images sample --load > /dev/null
 
 cluster-down: ## take the local cluster down and leave nothing

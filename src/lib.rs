@@ -12,14 +12,16 @@
 //!
 //! - Effects are data. [`act`] lowers each to one guarded request and sends it.
 //! - Time is a parameter. Only [`clock`] reads it.
-//! - The brake's rules are data, too: [`install::brake`] has them in CEL and in Rust. [`webhook`] answers by them
-//!   where the API server has no admission policies.
+//! - The rules of the brake and of the hold are data, too: [`install::brake`] and [`install::hold`] have them in CEL and
+//!   in Rust. [`webhook`] answers by them where the API server has no admission policies.
 //! - Evidence is pure, too: [`analysis`] turns samples into e-values and verdicts; its `query` only fetches.
+//! - And so are routers: [`traffic`] reads the split of a route and computes the patch that changes it.
 //!
 //! # Where to add what
 //!
 //! A new field of the custom resources: [`api`]. A new rule of a release: [`decide`]. A new write: an `Effect`
-//! with its preconditions, and its request in [`act`]. A new metrics source: `analysis::query`.
+//! with its preconditions, and its request in [`act`]. A new metrics source: `analysis::query`. A new
+//! router: [`traffic`].
 
 pub mod act;
 pub mod analysis;

@@ -96,6 +96,8 @@ END
 }
 
 write_kubelet_config() {
+  # kube-proxy ends when its file is written again: so only once, and last.
+  [[ ! -e $STATE/kube-proxy.yaml ]] || return 0
   mkdir -p "$STATE/kubelet"
   # Names are not served: a lookup asks a closed port of the pod and fails at once.
   echo 'nameserver 127.0.0.1' > "$STATE/kubelet.resolv.conf"
@@ -130,7 +132,7 @@ kubeAPIBurst: 400
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 END
-  cat > "$STATE/kube-proxy.yaml" << END
+  cat > "$STATE/kube-proxy.yaml.tmp" << END
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
@@ -140,6 +142,7 @@ oomScoreAdj: 0
 clusterCIDR: 10.88.0.0/16
 hostnameOverride: node
 END
+  mv "$STATE/kube-proxy.yaml.tmp" "$STATE/kube-proxy.yaml"
 }
 
 write_prometheus_config() {

@@ -66,6 +66,7 @@ given_up() {
   [[ -r $BELAY_KUBECONFIG ]] || die "cannot read BELAY_KUBECONFIG ($BELAY_KUBECONFIG)"
   external_status "$BELAY_KUBECONFIG" >&2
   [[ -z $2 ]] || say "the given cluster is used as it is: no Prometheus is added"
+  [[ -z $3 ]] || say "the given cluster is used as it is: no gateway is added"
 }
 
 given_down() {
@@ -114,6 +115,7 @@ kind_up() {
     kind export kubeconfig --name "$KIND_NAME" --kubeconfig "$(kind_config)" >&2
   fi
   [[ -z $2 ]] || say "kind has no Prometheus added"
+  [[ -z $3 ]] || say "kind has no gateway added"
 }
 
 kind_down() {

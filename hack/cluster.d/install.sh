@@ -78,30 +78,40 @@ build_kubernetes_locked() {
   version=$(sed -n 's|^[[:space:]]*k8s.io/kubernetes v||p' "$HACK/kubernetes/go.mod")
   say "building Kubernetes $version from Go modules: about 13 minutes the first time, then cached"
   log=$CACHE/kubernetes-build.log
-  go_build "$binary.tmp" "$version" "$log" || {
-    grep -v '^go: downloading' "$log" | tail -n 20 >&2
-    die "cannot build Kubernetes (whole log: $log)"
-  }
+  watched "$log" go_build "$binary.tmp" "$version" || build_failed Kubernetes "$log"
   mv "$binary.tmp" "$binary"
 }
 
-# go_build OUT VERSION LOG: builds in the background and reports every 15 s.
 go_build() {
-  local stamp=k8s.io/component-base/version pid began=$SECONDS packages
+  local stamp=k8s.io/component-base/version
+  cd "$HACK/kubernetes" || exit
+  # kubectl and the version endpoint refuse to work with an empty version.
+  CGO_ENABLED=0 exec go build -v -buildvcs=false -tags providerless,netgo -o "$1" -ldflags \
+    "-s -w -X $stamp.gitVersion=v$2 -X $stamp.gitMajor=${2%%.*} -X $stamp.gitMinor=$(cut -d. -f2 <<< "$2")" .
+}
+
+# build_failed WHAT LOG: shows why and gives up.
+build_failed() {
+  grep -v '^go: downloading' "$2" | tail -n 20 >&2
+  die "cannot build $1 (whole log: $2)"
+}
+
+# watched LOG FUNCTION ARG...: builds in the background and reports every 15 s.
+# The function ends in an exec, so that what is killed is the build.
+watched() {
+  local log=$1 pid began=$SECONDS packages
+  shift
   (
     close_files
-    cd "$HACK/kubernetes" || exit
-    # kubectl and the version endpoint refuse to work with an empty version.
-    CGO_ENABLED=0 exec go build -v -buildvcs=false -tags providerless,netgo -o "$1" -ldflags \
-      "-s -w -X $stamp.gitVersion=v$2 -X $stamp.gitMajor=${2%%.*} -X $stamp.gitMinor=$(cut -d. -f2 <<< "$2")" .
-  ) > "$3" 2>&1 < /dev/null &
+    "$@"
+  ) > "$log" 2>&1 < /dev/null &
   pid=$!
   # A background job does not get the terminal's interrupt.
   trap 'kill "$pid" 2> /dev/null || true' EXIT
   while kill -0 "$pid" 2> /dev/null; do
     sleep 1
     if (((SECONDS - began) % 15 == 0)); then
-      packages=$(grep -vc '^go: ' "$3") || true
+      packages=$(grep -vc '^go: ' "$log") || true
       say "… $packages packages, $(((SECONDS - began) / 60))m$(((SECONDS - began) % 60))s"
     fi
   done

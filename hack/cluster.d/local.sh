@@ -152,7 +152,8 @@ command_of() {
     pod-targets)
       COMMAND=("$kubernetes" pod-targets --kubeconfig="$STATE/kubeconfig/admin" --out="$STATE/prometheus/pods.json")
       ;;
-    *) die "no component '$1'; there are ${CONTROL_PLANE[*]} ${NODE[*]} ${PROMETHEUS[*]}" ;;
+    contour | envoy) gateway_command "$1" ;;
+    *) die "no component '$1'; there are ${CONTROL_PLANE[*]} ${NODE[*]} ${PROMETHEUS[*]} ${GATEWAY[*]}" ;;
   esac
 }
 
@@ -232,7 +233,7 @@ containerd_ready() {
 http_ok() {
   # shellcheck disable=SC2016 # expanded by the inner shell
   nsenter --net="/proc/$INIT/ns/net" -- "$BASH" -c 'exec 3<> "/dev/tcp/127.0.0.1/$1" &&
-    printf "GET %s HTTP/1.0\r\n\r\n" "$2" >&3 && read -r -t 5 _ code _ <&3 && [[ $code == 200 ]]' \
+    printf "GET %s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n" "$2" >&3 && read -r -t 5 _ code _ <&3 && [[ $code == 200 ]]' \
     - "$@" 2> /dev/null
 }
 
@@ -262,12 +263,13 @@ ready() {
     containerd) settled containerd 60 containerd_ready ;;
     kubelet) until_true 120 kubelet_ready || failed kubelet "did not get ready in time" ;;
     prometheus) settled prometheus 60 http_ok 9090 /-/ready ;;
+    contour | envoy) gateway_ready "$1" ;;
   esac
 }
 
 # --- Up --------------------------------------------------------------------
 
-# runs LEVEL PROMETHEUS: all of that is up already.
+# runs LEVEL PROMETHEUS GATEWAY: all of that is up already.
 runs() {
   local component wanted=("${CONTROL_PLANE[@]}")
   find_init || return 1
@@ -280,26 +282,30 @@ runs() {
     [[ -e $STATE/up.prometheus ]] || return 1
     wanted+=("${PROMETHEUS[@]}")
   fi
+  if [[ -n $3 ]]; then
+    [[ -e $STATE/up.gateway ]] || return 1
+    wanted+=("${GATEWAY[@]}")
+  fi
   for component in "${wanted[@]}"; do
     alive "$component" || return 1
   done
 }
 
 local_up() {
-  local level=$1 prometheus=$2 began=$SECONDS
+  local level=$1 prometheus=$2 gateway=$3 began=$SECONDS
   # What ran before goes on running: a lower level takes nothing away.
-  if runs "$level" "$prometheus"; then
+  if runs "$level" "$prometheus" "$gateway"; then
     say "up already ($level)"
     return 0
   fi
   require_root
   lock "$STATE.lock" "the cluster"
-  if runs "$level" "$prometheus"; then
+  if runs "$level" "$prometheus" "$gateway"; then
     say "up already ($level)"
     return 0
   fi
   # A running cluster keeps the build that it was started with.
-  prepare "$level" "$prometheus" "$(find_init && echo built)"
+  prepare "$level" "$prometheus" "$gateway" "$(find_init && echo built)"
   began=$SECONDS
   if ! find_init; then
     [[ ! -e $STATE ]] || remove_all
@@ -312,21 +318,25 @@ local_up() {
   up_control_plane
   [[ $level != node ]] || up_node
   [[ -z $prometheus ]] || up_prometheus
+  [[ -z $gateway ]] || up_gateway
   say "up ($level) after $((SECONDS - began)) s"
 }
 
-# prepare LEVEL PROMETHEUS [BUILT]: what is done once for a machine.
+# prepare LEVEL PROMETHEUS GATEWAY [BUILT]: what is done once for a machine.
 prepare() {
   local packages=("${CONTROL_PLANE_PACKAGES[@]}")
   [[ $1 != node ]] || packages+=("${NODE_PACKAGES[@]}")
   [[ -z $2 ]] || packages+=("${PROMETHEUS_PACKAGES[@]}")
+  [[ -z $3 ]] || packages+=("${GATEWAY_PACKAGES[@]}")
   install_packages "${packages[@]}"
-  [[ -n ${3:-} ]] || build_kubernetes
+  [[ -n ${4:-} ]] || build_kubernetes
+  [[ -z $3 || (-n ${4:-} && -e $STATE/gateway) ]] || build_gateway
 }
 
+# local_build LEVEL PROMETHEUS GATEWAY
 local_build() {
   require_root
-  prepare node "${1:-}"
+  prepare "$@"
   "$HACK/images" pause > /dev/null
 }
 
@@ -494,7 +504,7 @@ local_status() {
   echo "level: $level"
   [[ ! -e $STATE/policies.off ]] || echo "policies: off"
   echo "namespaces: of process $INIT"
-  for component in "${CONTROL_PLANE[@]}" "${NODE[@]}" "${PROMETHEUS[@]}"; do
+  for component in "${CONTROL_PLANE[@]}" "${NODE[@]}" "${PROMETHEUS[@]}" "${GATEWAY[@]}"; do
     [[ -e $STATE/pids/$component ]] || continue
     if alive "$component"; then
       read -r pid < "$STATE/pids/$component"
@@ -510,6 +520,7 @@ local_status() {
     echo "API server: not ready"
     bad=1
   fi
+  [[ ! -e $STATE/up.gateway ]] || echo "gateway: belay-test/edge, at $GATEWAY_ADDRESS in there"
   if [[ $level == node ]]; then
     if node_ready; then
       echo "node: ready"

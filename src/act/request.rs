@@ -302,6 +302,16 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
             patch(Resource::ReplicaSets, replica_set, ops)
         }
         Effect::DeleteReplicaSet { replica_set } => delete(Resource::ReplicaSets, replica_set),
+        Effect::RunJob { object } => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            create(Resource::Jobs, namespace, object.clone())
+        }
+        Effect::DeleteJob { job } => {
+            // Not one that has ended since: how it ended is still to be read.
+            let mut request = delete(Resource::Jobs, job);
+            request.body["preconditions"]["resourceVersion"] = json!(job.resource_version);
+            request
+        }
         Effect::HoldFloor { autoscaler, min, floor, has_annotations } => {
             let before = min.map_or_else(|| "none".to_owned(), |m| m.to_string());
             let ops = Patch::of(autoscaler)

@@ -17,7 +17,7 @@ pub const CAP: f64 = 5.848_035_476_425_732;
 /// Evidence of safety that a guard needs: 1/β with β = 5 %.
 pub const NEEDED_SAFE: f64 = 20.0;
 /// No bet grows beyond this, so that every stored number stays finite.
-const CEILING: f64 = 1e250;
+pub(super) const CEILING: f64 = 1e250;
 /// Weight of the assumption "no extra dispersion", in looks.
 const DISPERSION_PRIOR: f64 = 5.0;
 
@@ -116,6 +116,53 @@ impl Bounds {
     }
 }
 
+impl Bounds {
+    /// The same when the canary has all traffic: each limit is a plain one, made of stable's share as [`past_share`] has
+    /// it for harm and for safety.
+    fn alone<'a>(&self, look: &Look, counts: &'a Counts, [sparing, demanding]: [f64; 2]) -> [Said<'a>; 3] {
+        let plain =
+            |limit: Limit, share: f64| Limit { ratio: 0.0, points: limit.ratio * share + limit.points };
+        let said = |limit| Said { counts, dispersion: look.dispersion, limit, harm: self.harm };
+        let widened = |limit| self.harm.widened(limit, look.spread);
+        [
+            said(plain(widened(self.strict), sparing)),
+            said(plain(widened(self.margin), sparing)),
+            said(plain(self.safe, demanding)),
+        ]
+    }
+}
+
+/// Events that stable must have had before its past can stand for it.
+const PAST_EVENTS: f64 = 100.0;
+/// The 99.95 % point of the normal distribution, for harm: beyond it less than once in a thousand, below the α of each
+/// preset.
+const SPARING: f64 = 3.290_5;
+/// The 95 % point, for safety: beyond it with the same β of 5 % that the proof has.
+const DEMANDING: f64 = 1.644_9;
+
+/// Stable's share of counted events by its totals of this release: the one that spares the canary, for harm, and the
+/// one that demands more of it, for safety. Bounds of Wilson's score interval (Wilson 1927) at 99.95 % and at 95 %,
+/// of so many fewer events as they scatter more. Nothing with fewer than 100 events.
+///
+/// For the time in which the canary has all traffic. It takes the traffic of that time to be like that before.
+pub fn past_share(harm: Harm, totals: &Counts, dispersion: f64) -> Option<[f64; 2]> {
+    let (bad, all) = (totals.stable_bad, totals.stable_total);
+    if all < PAST_EVENTS || !bad.is_finite() || !all.is_finite() {
+        return None;
+    }
+    let (n, p) = (all / dispersion.max(1.0), (bad / all).clamp(0.0, 1.0));
+    // Upwards with a positive point, downwards with a negative one.
+    let bound = |z: f64| {
+        let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
+        let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+        (middle + half).clamp(0.0, 1.0)
+    };
+    Some(match harm {
+        Harm::Above => [bound(SPARING), bound(-DEMANDING)],
+        Harm::Below => [bound(-SPARING), bound(DEMANDING)],
+    })
+}
+
 /// Natural logarithm of the e-value of one look against "canary rate ≤ `ratio` · stable rate + `points`", for the
 /// alternative that the canary's rate is `kappa` times the limit. With `kappa` < 1 it is against "≥".
 ///
@@ -205,17 +252,21 @@ pub fn wealth(bets: &[f64]) -> f64 {
 /// The wealth of several streams is their mean, which is an e-value again; safety must be proven for each of them, so
 /// there it is the least.
 pub fn take(guard: &mut GuardState, rule: &Rule, planned: u32, look: &Look) {
-    guard.looks = guard.looks.saturating_add(1);
+    guard.looks = guard.looks.saturating_add(u32::from(*rule != Rule::Check));
     let bounds = match rule {
         Rule::Events(bounds) => bounds,
         Rule::Gauge(comparison) => return gauge::take(guard, comparison, look),
+        // It has runs and no looks.
+        Rule::Check => return,
     };
     guard.streams.resize_with(look.counts.len(), Stream::default);
     let (mut strict, mut margin, mut safe) = (0.0, 0.0, CEILING);
     for (index, (stream, counts)) in guard.streams.iter_mut().zip(&look.counts).enumerate() {
         let shifted = look.shifted.get(index).map(|bad| Counts { stable_bad: *bad, ..*counts });
         let tolerated = shifted.as_ref().unwrap_or(counts);
-        let [strict_said, margin_said, safe_said] = bounds.said(look, counts, tolerated);
+        let alone = look.past.get(index).map(|past| bounds.alone(look, counts, *past));
+        let [strict_said, margin_said, safe_said] =
+            alone.unwrap_or_else(|| bounds.said(look, counts, tolerated));
         stream.strict_bets = bet_on_harm(&stream.strict_bets, guard.looks, planned, &strict_said);
         stream.margin_bets = bet_on_harm(&stream.margin_bets, guard.looks, planned, &margin_said);
         stream.safe_bets = bet_on_safety(&stream.safe_bets, &safe_said);
@@ -234,6 +285,8 @@ pub enum Rule {
     Events(Bounds),
     /// Values that go up and down.
     Gauge(gauge::Comparison),
+    /// Runs that pass or fail.
+    Check,
 }
 
 /// How much more the bad events of stable's pods scatter within looks than independent requests would; at least 1,

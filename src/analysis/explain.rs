@@ -3,7 +3,7 @@
 use super::evidence::{CAP, NEEDED_SAFE, Rule, SAFE_GRID, wealth};
 use super::replay::would_fail;
 use super::{GuardPlan, Interval, Plan, Quantile, Tolerance, Tolerated, quantiles, ratio_interval};
-use crate::api::evidence::{Counts, GuardState};
+use crate::api::evidence::{CheckState, Counts, GuardState};
 
 /// All numbers of an explanation of one guard.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Explanation {
     pub quantiles: Vec<Quantile>,
     /// Of a gauge: the mean of the canary and of stable over all whole minutes.
     pub gauge: Option<[f64; 2]>,
+    /// Of a check: how its runs went.
+    pub check: Option<Checked>,
     /// Evidence that the canary is worse than stable.
     pub strict: f64,
     /// What a rollback needs of it.
@@ -52,6 +54,17 @@ pub struct Explanation {
     pub would_run_with: Option<Tolerated>,
 }
 
+/// How the runs of a check went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// The runs.
+    pub state: CheckState,
+    /// Runs of a release that may fail.
+    pub failure_limit: u32,
+    /// Runs that must pass in a step.
+    pub successes: u32,
+}
+
 /// One comparison of counted events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
@@ -82,8 +95,7 @@ impl Explanation {
 pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanation {
     let compared: Vec<Compared> =
         (0..state.streams.len()).map(|index| compare(state, index, guard)).collect();
-    let beyond = |index: &usize| wealth(&state.streams[*index].margin_bets);
-    let worst = (0..state.streams.len()).max_by(|a, b| beyond(a).total_cmp(&beyond(b))).unwrap_or(0);
+    let worst = worst(state);
     let last = state.recent.last();
     Explanation {
         guard: guard.name.clone(),
@@ -94,6 +106,11 @@ pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanatio
         gauge: state.gauge.as_ref().filter(|gauge| gauge.differences > 0).map(|gauge| {
             let minutes = f64::from(gauge.differences);
             gauge.totals.map(|sum| sum / minutes)
+        }),
+        check: guard.measured.check().map(|check| Checked {
+            state: state.checks.clone().unwrap_or_default(),
+            failure_limit: check.failure_limit,
+            successes: check.successes,
         }),
         strict: state.strict,
         needed_strict: plan.needed_strict(guard),
@@ -110,6 +127,12 @@ pub fn explain(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Explanatio
         spread: last.map_or(1.0, |look| look.spread),
         would_run_with: would_run_with(state, guard, plan),
     }
+}
+
+/// The stream with the most evidence that it is beyond the tolerance.
+pub(super) fn worst(state: &GuardState) -> usize {
+    let beyond = |index: &usize| wealth(&state.streams[*index].margin_bets);
+    (0..state.streams.len()).max_by(|a, b| beyond(a).total_cmp(&beyond(b))).unwrap_or(0)
 }
 
 fn compare(state: &GuardState, index: usize, guard: &GuardPlan) -> Compared {
@@ -174,6 +197,7 @@ fn would_run_with(state: &GuardState, guard: &GuardPlan, plan: &Plan) -> Option<
         // Of a histogram the edges depend on it, and the looks hold the edges of the release.
         Tolerated::Times(_) if matches!(guard.rule, Rule::Events(_)) => return None,
         Tolerated::Times(_) => (Box::new(|n| Tolerated::Times(f64::from(n) / 10.0)), 10, 10_000),
+        Tolerated::Failures(_) => return None,
     };
     if would_fail(state, &guard.with(with(holds)), plan) {
         return None;

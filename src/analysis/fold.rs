@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::buckets::{choose, edges_of, events};
 use super::counters::{self, MAX_SERIES, Unusable};
-use super::evidence::{dispersion, learn_dispersion, spread, take};
+use super::evidence::{Rule, dispersion, learn_dispersion, past_share, spread, take};
 use super::replay::forget_safety;
 use super::{Buckets, GuardPlan, Measured, Plan, PodSample, Reading, Sample, SeriesKey, Side, gauge, split};
 use crate::api::evidence::{AnalysisState, Counts, GuardState, Look, PodCounters, Stream};
@@ -33,14 +33,7 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
     let mut next = state.clone();
     let first = next.first_look_at.get_or_insert_with(|| at.into()).0;
     next.last_look_at = Some(at.into());
-    next.guards = plan
-        .guards
-        .iter()
-        .map(|guard| {
-            let known = state.guards.iter().find(|known| known.name == guard.name);
-            known.cloned().unwrap_or_else(|| GuardState { name: guard.name.clone(), ..GuardState::default() })
-        })
-        .collect();
+    next.guards = guards_of(state, plan);
 
     let mut looked = false;
     let mut no_data = None;
@@ -76,6 +69,15 @@ pub fn fold(state: &AnalysisState, plan: &Plan, sample: &Sample) -> AnalysisStat
     next
 }
 
+/// What is remembered of each guard of the plan, in its order.
+pub(super) fn guards_of(state: &AnalysisState, plan: &Plan) -> Vec<GuardState> {
+    let of = |guard: &GuardPlan| {
+        let known = state.guards.iter().find(|known| known.name == guard.name);
+        known.cloned().unwrap_or_else(|| GuardState { name: guard.name.clone(), ..GuardState::default() })
+    };
+    plan.guards.iter().map(of).collect()
+}
+
 /// What is remembered when a step begins: the proof of safety starts anew, everything else goes on.
 pub fn start_step(state: &AnalysisState) -> AnalysisState {
     let mut next = state.clone();
@@ -85,7 +87,7 @@ pub fn start_step(state: &AnalysisState) -> AnalysisState {
 }
 
 /// Times in the state have microseconds.
-fn microseconds(at: Timestamp) -> Timestamp {
+pub(super) fn microseconds(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
@@ -160,8 +162,15 @@ impl View<'_> {
             Measured::Gauge { aggregate, .. } => self.gauge(state, *aggregate),
             Measured::Ratio { .. } => self.ratio(state),
             Measured::Histogram { slower, .. } => self.histogram(state, *slower),
+            // Its runs are taken in by themselves.
+            Measured::Check(_) => return Found::Waiting,
         };
         taken.unwrap_or_else(Found::NoData)
+    }
+
+    /// Whether the canary is to have no requests: stable's are learnt all the same, for the time after the switch.
+    fn is_previewed(&self) -> bool {
+        self.plan.share == Some(0.0)
     }
 
     /// Asks each warm pod. A pod that `read` refuses has a problem, and the others count; a refusal without words ends
@@ -186,6 +195,8 @@ impl View<'_> {
                             pod.name
                         ));
                     }
+                    // Many a program has no counter before its first request.
+                    Err(Unusable::NoTotal) if pod.side == Side::Canary && self.is_previewed() => Ok(None),
                     Err(unusable) => Err(self.in_words(&pod.name, unusable)),
                     Ok(growth) => Ok(growth),
                 },
@@ -215,6 +226,7 @@ impl View<'_> {
         let metric = match &self.guard.measured {
             Measured::Ratio { total, .. } => total,
             Measured::Histogram { metric, .. } | Measured::Gauge { metric, .. } => metric,
+            Measured::Check(_) => return format!("pod {pod} is not asked"),
         };
         match unusable {
             Unusable::NoTotal => format!("pod {pod} has no series of {metric}"),
@@ -311,16 +323,17 @@ impl View<'_> {
                 counters.len()
             ));
         }
-        if canary.pods.is_empty() || stable.pods.is_empty() {
+        if (canary.pods.is_empty() && !self.is_previewed()) || stable.pods.is_empty() {
             state.counters = counters;
             return Ok(Found::Waiting);
         }
         let look = self.compare(state, &canary.pods, &stable.pods);
         take(state, &self.guard.rule, self.plan.planned_looks, &look);
+        let by_pods = canary.pods.len() as f64 / (canary.pods.len() + stable.pods.len()) as f64;
         let requests = look.counts.first().map(|counts| Requests {
             canary: counts.canary_total,
             stable: counts.stable_total,
-            share: canary.pods.len() as f64 / (canary.pods.len() + stable.pods.len()) as f64,
+            share: self.plan.share.unwrap_or(by_pods),
         });
         learn(state, &stable.pods, &counters, &look);
         state.counters = counters;
@@ -348,6 +361,15 @@ impl View<'_> {
             let ([canary_total, canary_bad, _], [stable_total, stable_bad, shifted]) =
                 (sums(canary), sums(stable));
             look.counts.push(Counts { canary_bad, canary_total, stable_bad, stable_total });
+            // Beyond a longer time, stable's past was not counted.
+            if self.plan.share == Some(1.0)
+                && stream.shifted.is_none()
+                && let Rule::Events(bounds) = &self.guard.rule
+                && let Some(past) =
+                    past_share(bounds.harm, &stream.totals, dispersion(&stream.dispersion, stable.len()))
+            {
+                look.past.push(past);
+            }
             if stream.shifted.is_some() {
                 look.shifted.push(shifted);
             }

@@ -1,5 +1,6 @@
 //! A guard of a Release, read once and checked.
 
+use super::check::{CheckError, CheckPlan};
 use super::evidence::{Bounds, Limit, NEEDED_SAFE, Rule, SAFE_GRID, log_e};
 use super::gauge::Comparison;
 use super::presets::{self, Errors, Latency, Preset, PresetError};
@@ -34,6 +35,8 @@ pub enum Tolerated {
     AtLeast(f64),
     /// At most so much of stable's times or value, as `1.2x`.
     Times(f64),
+    /// So many failed runs of a check.
+    Failures(u32),
 }
 
 impl std::fmt::Display for Tolerated {
@@ -42,6 +45,9 @@ impl std::fmt::Display for Tolerated {
             Self::Share(tolerance) => tolerance.fmt(f),
             Self::AtMost(share) => write!(f, "{}%", rounded(share * 100.0)),
             Self::AtLeast(factor) | Self::Times(factor) => write!(f, "{}x", rounded(*factor)),
+            Self::Failures(0) => f.write_str("no failed run"),
+            Self::Failures(1) => f.write_str("1 failed run"),
+            Self::Failures(number) => write!(f, "{number} failed runs"),
         }
     }
 }
@@ -70,6 +76,18 @@ pub enum Measured {
         /// What several series of one pod become.
         aggregate: Aggregate,
     },
+    /// Nothing: something is asked that answers yes or no.
+    Check(Box<CheckPlan>),
+}
+
+impl Measured {
+    /// The check, if it is one.
+    pub fn check(&self) -> Option<&CheckPlan> {
+        match self {
+            Self::Check(check) => Some(check),
+            _ => None,
+        }
+    }
 }
 
 /// A metric, and which of its series count.
@@ -95,11 +113,17 @@ impl std::fmt::Display for CounterPlan {
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 pub enum GuardError {
     /// None or several kinds.
-    #[error("exactly one of ratio, histogram and gauge: set one, remove the others")]
+    #[error("exactly one of ratio, histogram, gauge, web, cel and job: set one, remove the others")]
     Kind,
     /// A weight outside its bounds.
     #[error("weight: 1 to 100")]
     Weight,
+    /// A weight of a check.
+    #[error("weight: a check has none, it is no evidence; remove it")]
+    CheckWeight,
+    /// A check that cannot be used.
+    #[error(transparent)]
+    Check(CheckError),
     /// A ratio without its counters, or with a preset beside them.
     #[error("ratio: name the counters with total and one of bad and good, or use a preset, which names them")]
     Counters,
@@ -148,14 +172,32 @@ impl GuardPlan {
         if !(1.0..=100.0).contains(&weight) {
             return Err(GuardError::Weight);
         }
-        let (measured, tolerated) = match (&guard.ratio, &guard.histogram, &guard.gauge) {
-            (Some(ratio), None, None) => resolve_ratio(ratio)?,
-            (None, Some(histogram), None) => resolve_histogram(histogram)?,
-            (None, None, Some(gauge)) => resolve_gauge(gauge)?,
+        let check = match (&guard.web, &guard.cel, &guard.job) {
+            (None, None, None) => None,
+            (Some(web), None, None) => Some(CheckPlan::web(web)),
+            (None, Some(cel), None) => Some(CheckPlan::cel(cel)),
+            (None, None, Some(job)) => Some(CheckPlan::job(job)),
+            _ => return Err(GuardError::Kind),
+        };
+        let (measured, tolerated) = match (&guard.ratio, &guard.histogram, &guard.gauge, check) {
+            (Some(ratio), None, None, None) => resolve_ratio(ratio)?,
+            (None, Some(histogram), None, None) => resolve_histogram(histogram)?,
+            (None, None, Some(gauge), None) => resolve_gauge(gauge)?,
+            (None, None, None, Some(_)) if guard.weight.is_some() => return Err(GuardError::CheckWeight),
+            (None, None, None, Some(check)) => {
+                let check = check.map_err(GuardError::Check)?;
+                let tolerated = Tolerated::Failures(check.failure_limit);
+                (Measured::Check(Box::new(check)), tolerated)
+            }
             _ => return Err(GuardError::Kind),
         };
         let rule = rule(&measured, tolerated);
         Ok(Self { name: guard.name.clone(), weight, measured, tolerated, rule })
+    }
+
+    /// Whether it compares numbers of the pods, and is no check.
+    pub fn is_measured(&self) -> bool {
+        !matches!(self.measured, Measured::Check(_))
     }
 
     /// The same guard with another tolerance.
@@ -173,6 +215,8 @@ impl GuardPlan {
             (Tolerated::AtLeast(_), Measured::Ratio { .. }) => Tolerated::AtLeast(kept_share(text)?),
             (Tolerated::AtLeast(_), _) => Tolerated::AtLeast(kept_value(text)?),
             (Tolerated::Times(_), _) => Tolerated::Times(longer(text)?),
+            // Its runs are not kept one by one, so nobody asks with another limit.
+            (Tolerated::Failures(limit), _) => Tolerated::Failures(*limit),
         }))
     }
 
@@ -207,7 +251,7 @@ impl GuardPlan {
     /// does not say.
     pub fn unit(&self) -> &'static str {
         let metric = match &self.measured {
-            Measured::Ratio { .. } => return "",
+            Measured::Ratio { .. } | Measured::Check(_) => return "",
             Measured::Histogram { metric, .. } | Measured::Gauge { metric, .. } => metric.metric.as_str(),
         };
         let units = [
@@ -227,7 +271,7 @@ impl GuardPlan {
             Rule::Events(Bounds { margin: Limit { ratio, points }, .. }) => {
                 Some((ratio * stable + points).min(1.0))
             }
-            Rule::Gauge(_) => None,
+            Rule::Gauge(_) | Rule::Check => None,
         }
     }
 }
@@ -256,6 +300,7 @@ fn rule(measured: &Measured, tolerated: Tolerated) -> Rule {
         Tolerated::Times(factor) if gauge => Rule::Gauge(Comparison::tolerate(factor)),
         // The factor is in the edges that are compared.
         Tolerated::Times(_) => Rule::Events(Bounds::slower()),
+        Tolerated::Failures(_) => Rule::Check,
     }
 }
 
@@ -377,7 +422,10 @@ mod tests {
         let ratio = |ratio: Value| resolve(json!({"name": "a", "ratio": ratio})).unwrap_err();
         let (b, t) = (&counter, &counter);
         for (said, expected) in [
-            (resolve(json!({"name": "a"})).unwrap_err(), "exactly one of ratio, histogram and gauge"),
+            (
+                resolve(json!({"name": "a"})).unwrap_err(),
+                "exactly one of ratio, histogram, gauge, web, cel and job",
+            ),
             (ratio(json!({"bad": b, "tolerate": "1.2x"})), "ratio: name the counters"),
             (
                 ratio(json!({"preset": "http", "bad": b, "total": t, "tolerate": "1.2x"})),

@@ -10,6 +10,8 @@
 //! gives one merged look: nothing is lost and nothing is counted twice.
 
 mod buckets;
+pub mod check;
+pub mod condition;
 mod counters;
 pub mod evidence;
 mod explain;
@@ -39,8 +41,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 pub use buckets::{Buckets, Slower, whole_buckets};
+pub use check::{CheckRun, fold_checks};
 pub use evidence::{Bounds, NEEDED_SAFE, Rule};
-pub use explain::{Compared, Explanation, explain};
+pub use explain::{Checked, Compared, Explanation, explain};
 pub use fold::{fold, start_step};
 pub use guard::{CounterPlan, GuardError, GuardPlan, Measured, Tolerated};
 pub use interval::{Interval, ratio_interval};
@@ -52,7 +55,7 @@ pub use replay::{Replayed, merged, replay};
 pub use source::{Source, SourceError};
 pub use template::{KnownTemplate, TemplateError, with_templates};
 pub use tolerance::{Tolerance, ToleranceError};
-pub use verdict::{Finding, Unproven, Verdict, verdict};
+pub use verdict::{Finding, Unproven, Verdict, unproven, verdict};
 pub use what_if::{Outcome, WhatIf, WhatIfError, outcome};
 pub use words::{explanation_text, finding_text};
 

@@ -27,7 +27,7 @@ pub struct Plan {
     pub alpha_inverse: f64,
     /// Evidence that the second key needs: beyond the tolerance.
     pub needed_margin: f64,
-    /// Where the numbers come from; always there with guards.
+    /// Where the numbers come from; always there with guards that compare them.
     pub source: Option<Source>,
     /// What happens without data.
     pub on_no_data: NoData,
@@ -35,8 +35,10 @@ pub struct Plan {
     pub on_inconclusive: Inconclusive,
     /// Looks over which the stakes are spread, at least 12.
     pub planned_looks: u32,
-    /// Whether a release is held when the requests are not shared as the pods are.
+    /// Whether a release is held when the requests are not shared as they should be.
     pub check_split: bool,
+    /// The share of the requests that a router gives the canary now, 0 to 1. Nothing: they are shared as the pods are.
+    pub share: Option<f64>,
 }
 
 /// What happens without data: hold, for ever or for a while.
@@ -64,7 +66,7 @@ impl NoData {
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 pub enum PlanError {
     /// Guards without a source.
-    #[error("spec.analysis.metrics: needed with guards; set pods or prometheus")]
+    #[error("spec.analysis.metrics: needed with guards that compare numbers; set pods or prometheus")]
     NoSource,
     /// A source that cannot be used.
     #[error(transparent)]
@@ -151,7 +153,7 @@ impl Plan {
             guards.push(resolved.map_err(|source| PlanError::Guard { guard: guard.name.clone(), source })?);
         }
         let source = analysis.metrics.as_ref().map(Source::resolve).transpose().map_err(PlanError::Source)?;
-        if source.is_none() && !guards.is_empty() {
+        if source.is_none() && guards.iter().any(GuardPlan::is_measured) {
             return Err(PlanError::NoSource);
         }
         let (alpha_inverse, needed_margin) = keys(analysis.confidence.unwrap_or_default());
@@ -166,6 +168,7 @@ impl Plan {
             on_inconclusive: analysis.on_inconclusive.unwrap_or_default(),
             planned_looks: planned_looks.max(MIN_PLANNED_LOOKS),
             check_split: analysis.sample_ratio_check.unwrap_or(true),
+            share: None,
         })
     }
 
@@ -176,10 +179,19 @@ impl Plan {
         Self { alpha_inverse, needed_margin, ..self }
     }
 
-    /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights.
+    /// Evidence that the strict key of a guard needs: 1/(α·v), v its part of all weights. Checks have no part: they are
+    /// not wrong by chance.
     pub fn needed_strict(&self, guard: &GuardPlan) -> f64 {
-        let all: f64 = self.guards.iter().map(|guard| guard.weight).sum();
+        if !guard.is_measured() {
+            return self.alpha_inverse;
+        }
+        let all: f64 = self.guards.iter().filter(|guard| guard.is_measured()).map(|guard| guard.weight).sum();
         self.alpha_inverse * all / guard.weight
+    }
+
+    /// Whether any guard compares numbers.
+    pub fn measures(&self) -> bool {
+        self.guards.iter().any(GuardPlan::is_measured)
     }
 
     /// Evidence of safety that each guard needs.
@@ -261,7 +273,10 @@ mod tests {
     fn says_which_field_is_wrong() {
         let pods = json!({"pods": {"port": 80}});
         for (analysis, said) in [
-            (json!({"guards": [guard("a", "", "1x")]}), "spec.analysis.metrics: needed with guards"),
+            (
+                json!({"guards": [guard("a", "", "1x")]}),
+                "spec.analysis.metrics: needed with guards that compare",
+            ),
             (json!({"metrics": {}}), "exactly one of pods and prometheus"),
             (json!({"metrics": {"pods": {"port": 0}}}), "spec.analysis.metrics.pods.port: 0"),
             (json!({"interval": "500ms"}), "spec.analysis.interval"),

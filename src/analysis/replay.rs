@@ -54,6 +54,9 @@ pub(super) fn forget_safety(guard: &mut GuardState) {
     if let Some(gauge) = &mut guard.gauge {
         (gauge.safe, gauge.safe_from) = ([0.0; 2], gauge.differences);
     }
+    if let Some(checks) = &mut guard.checks {
+        checks.passed_in_step = 0;
+    }
     guard.safe = 1.0;
     guard.safe_from = guard.looks;
 }

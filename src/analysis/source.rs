@@ -8,6 +8,7 @@ use crate::api::metrics::{Auth, Header, Metrics, PodMetrics, PrometheusMetrics, 
 /// The time after which Prometheus itself forgets a series.
 const DEFAULT_LOOK_BACK: Duration = Duration::from_secs(300);
 const MOST_HEADERS: usize = 10;
+const PROMETHEUS: &str = "spec.analysis.metrics.prometheus";
 /// The header of a tenant.
 const TENANT: &str = "X-Scope-OrgID";
 
@@ -61,6 +62,14 @@ pub struct Access {
     pub server_name: Option<String>,
     /// Whether whoever answers is trusted.
     pub insecure: bool,
+}
+
+impl Access {
+    /// The names of the Secrets that are read for it.
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        let credentials = self.credentials.iter().map(Credentials::secret);
+        credentials.chain(self.authorities.iter().map(|key| key.secret.as_str())).collect()
+    }
 }
 
 /// Where the credentials are.
@@ -122,25 +131,27 @@ pub enum SourceError {
     )]
     Tenant,
     /// A header that cannot be sent.
-    #[error("spec.analysis.metrics.prometheus.headers[{name}]: {reason}")]
+    #[error("{of}.headers[{name}]: {reason}")]
     Header {
+        /// Of what: the path of the field above.
+        of: &'static str,
         /// Its name.
         name: String,
         /// What is wrong with it.
         reason: &'static str,
     },
     /// Too many headers.
-    #[error("spec.analysis.metrics.prometheus.headers: at most {MOST_HEADERS}")]
-    TooManyHeaders,
+    #[error("{0}.headers: at most {MOST_HEADERS}")]
+    TooManyHeaders(&'static str),
     /// Not exactly one way to say who asks.
-    #[error("spec.analysis.metrics.{0}.auth: exactly one of basic and bearer; remove the other")]
+    #[error("{0}.auth: exactly one of basic and bearer; remove the other")]
     TwoWays(&'static str),
     /// TLS settings where there is no TLS.
-    #[error("spec.analysis.metrics.{0}.tls: only with https; say https, or remove tls")]
+    #[error("{0}.tls: only with https; say https, or remove tls")]
     NotSecure(&'static str),
     /// Trust in everybody and in somebody.
     #[error(
-        "spec.analysis.metrics.{0}.tls: insecureSkipVerify trusts everybody, so caSecretRef and serverName mean \
+        "{0}.tls: insecureSkipVerify trusts everybody, so caSecretRef and serverName mean \
          nothing; remove it, or them"
     )]
     TrustsAll(&'static str),
@@ -166,9 +177,7 @@ impl Source {
 
     /// The names of the Secrets that a look reads, in the Rollout's namespace.
     pub fn secrets(&self) -> BTreeSet<&str> {
-        let Access { credentials, authorities, .. } = self.access();
-        let credentials = credentials.iter().map(Credentials::secret);
-        credentials.chain(authorities.iter().map(|key| key.secret.as_str())).collect()
+        self.access().secrets()
     }
 
     /// Whether what is sent and answered can be read on the way.
@@ -187,7 +196,7 @@ fn pod_source(pods: &PodMetrics) -> Result<PodSource, SourceError> {
         return Err(SourceError::Path);
     }
     let secure = pods.scheme.unwrap_or_default() == Scheme::Https;
-    let access = access("pods", pods.auth.as_ref(), pods.tls.as_ref(), secure)?;
+    let access = access("spec.analysis.metrics.pods", pods.auth.as_ref(), pods.tls.as_ref(), secure)?;
     Ok(PodSource { port, path, secure, access })
 }
 
@@ -207,35 +216,46 @@ fn prometheus_source(prometheus: &PrometheusMetrics) -> Result<PrometheusSource,
         pod_label: prometheus.pod_label.clone().unwrap_or_else(|| "pod".to_owned()),
         namespace_label: (!namespace_label.is_empty()).then(|| namespace_label.to_owned()),
         look_back,
-        headers: headers(&prometheus.headers, prometheus.tenant.as_deref())?,
-        access: access("prometheus", prometheus.auth.as_ref(), prometheus.tls.as_ref(), secure)?,
+        headers: headers(PROMETHEUS, &prometheus.headers, prometheus.tenant.as_deref())?,
+        access: access(PROMETHEUS, prometheus.auth.as_ref(), prometheus.tls.as_ref(), secure)?,
         url: url.to_owned(),
     })
+}
+
+/// Whether an address can be asked; or why not, without the address, which may hold a password.
+pub(super) fn reachable(url: &str) -> Result<(), &'static str> {
+    let authority = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .ok_or("must start with http:// or https://")?;
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        return Err("the host is missing");
+    }
+    if authority.contains('@') {
+        return Err("user and password in the address are not supported; use `auth`");
+    }
+    if url.parse::<http::Uri>().is_err() { Err("is no address that can be asked") } else { Ok(()) }
 }
 
 /// The base address without the slash at its end.
 fn address(url: &str) -> Result<&str, SourceError> {
     let url = url.trim_end_matches('/');
-    let authority = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-        .ok_or(SourceError::Url("must start with http:// or https://"))?;
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.is_empty() {
-        return Err(SourceError::Url("the host is missing"));
-    }
-    if authority.contains('@') {
-        return Err(SourceError::Url("user and password in the address are not supported; use `auth`"));
-    }
+    reachable(url).map_err(SourceError::Url)?;
     if url.contains(['?', '#']) {
         return Err(SourceError::Url("must have neither `?` nor `#`; /api/v1/query is appended to it"));
     }
     Ok(url)
 }
 
-fn headers(headers: &[Header], tenant: Option<&str>) -> Result<Vec<(String, String)>, SourceError> {
+/// Headers as they are sent. `of`: the path of the field above, for messages.
+pub(super) fn headers(
+    of: &'static str,
+    headers: &[Header],
+    tenant: Option<&str>,
+) -> Result<Vec<(String, String)>, SourceError> {
     if headers.len() > MOST_HEADERS {
-        return Err(SourceError::TooManyHeaders);
+        return Err(SourceError::TooManyHeaders(of));
     }
     let mut all: Vec<(String, String)> = Vec::with_capacity(headers.len() + 1);
     if let Some(tenant) = tenant {
@@ -246,7 +266,7 @@ fn headers(headers: &[Header], tenant: Option<&str>) -> Result<Vec<(String, Stri
         all.push((TENANT.to_owned(), tenant.to_owned()));
     }
     for Header { name, value } in headers {
-        let fail = |reason| Err(SourceError::Header { name: name.clone(), reason });
+        let fail = |reason| Err(SourceError::Header { of, name: name.clone(), reason });
         let well_formed = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
             && name.starts_with(|c: char| c.is_ascii_alphanumeric());
         if !well_formed {
@@ -282,7 +302,8 @@ fn refused(name: &str) -> Option<&'static str> {
     }
 }
 
-fn access(
+/// Who asks, and whom to trust. `of`: the path of the field above, for messages.
+pub(super) fn access(
     of: &'static str,
     auth: Option<&Auth>,
     tls: Option<&Tls>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
+use super::check::PLACEHOLDERS;
 use crate::api::analysis::Analysis;
 use crate::api::guard::Guard;
 use crate::api::template::{Argument, ArgumentType, Template, TemplateKind, TemplateRef};
@@ -113,6 +114,14 @@ fn text_filled(text: &str, values: &BTreeMap<String, Value>, at: &str) -> Result
         let (name, after) = after
             .split_once("}}")
             .ok_or_else(|| format!("{at}: an argument is not closed with }}}}, in {text:?}"))?;
+        if PLACEHOLDERS.contains(&name.trim()) {
+            // A check fills it in when it asks.
+            for part in [before, "{{", name.trim(), "}}"] {
+                whole.push_str(part);
+            }
+            rest = after;
+            continue;
+        }
         let value = name.trim().strip_prefix("args.").and_then(|name| values.get(name));
         let value = value.ok_or_else(|| {
             let known: Vec<String> = values.keys().map(|name| format!("args.{name}")).collect();

@@ -79,20 +79,36 @@ pub fn verdict(state: &AnalysisState, plan: &Plan) -> Verdict {
     {
         return Verdict::Rollback(finding);
     }
-    if let Some(since) = &state.no_data_since {
-        return Verdict::NoData { since: since.0, reason: state.no_data_reason.clone().unwrap_or_default() };
+    if let Some((since, reason)) = no_data(state, plan) {
+        return Verdict::NoData { since, reason };
     }
     if let Some(split) = state.split.as_ref().filter(|split| plan.check_split && split::is_skewed(split)) {
         return Verdict::Skewed { canary: split.canary, all: split.all, expected: split.expected };
     }
-    let guards: Vec<Unproven> = plan
-        .guards
-        .iter()
-        .map(|guard| {
-            let safe = known(guard).map_or(1.0, |known| known.safe);
-            Unproven { guard: guard.name.clone(), safe, needed: NEEDED_SAFE }
-        })
-        .filter(|guard| guard.safe < NEEDED_SAFE)
-        .collect();
+    let guards = unproven(state, plan, |_| true);
     if guards.is_empty() { Verdict::Proven } else { Verdict::Collecting { guards } }
+}
+
+/// The guards of a kind that are not proven safe in this step.
+pub fn unproven(state: &AnalysisState, plan: &Plan, of: impl Fn(&GuardPlan) -> bool) -> Vec<Unproven> {
+    let known = |guard: &GuardPlan| state.guards.iter().find(|known| known.name == guard.name);
+    let guards = plan.guards.iter().filter(|guard| of(guard)).map(|guard| {
+        let safe = known(guard).map_or(1.0, |known| known.safe);
+        Unproven { guard: guard.name.clone(), safe, needed: NEEDED_SAFE }
+    });
+    guards.filter(|guard| guard.safe < NEEDED_SAFE).collect()
+}
+
+/// Since when there is no data, and why: of the source, or of the check that is silent for longest.
+///
+/// While the canary is to have no requests the source's silence about it says nothing.
+fn no_data(state: &AnalysisState, plan: &Plan) -> Option<(Timestamp, String)> {
+    let since = state.no_data_since.as_ref().filter(|_| plan.share != Some(0.0));
+    let source = since.map(|since| (since.0, state.no_data_reason.clone().unwrap_or_default()));
+    let checks = state.guards.iter().filter_map(|guard| {
+        let check = guard.checks.as_ref()?;
+        let reason = check.no_data.as_deref().unwrap_or_default();
+        Some((check.no_data_since.as_ref()?.0, format!("check {}: {reason}", guard.name)))
+    });
+    source.into_iter().chain(checks).min_by_key(|(since, _)| *since)
 }

@@ -50,6 +50,9 @@ pub enum WhatIfError {
          recorded looks hold the counts of the release's own buckets"
     )]
     InTime(String),
+    /// A tolerance for a check.
+    #[error("{0} is a check: it has runs that pass or fail, and no tolerance")]
+    Check(String),
     /// A tolerance that cannot be read.
     #[error("the tolerance of guard {guard}")]
     Tolerance {
@@ -92,6 +95,9 @@ impl WhatIf {
             let (Some(guard), None) = (meant.next(), meant.next()) else {
                 return Err(WhatIfError::Which { known });
             };
+            if !guard.is_measured() {
+                return Err(WhatIfError::Check(guard.name.clone()));
+            }
             let (in_time, measured) = (matches!(guard.tolerated, Tolerated::Times(_)), &guard.measured);
             if in_time && matches!(measured, Measured::Histogram { .. }) {
                 return Err(WhatIfError::InTime(guard.name.clone()));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Between, Compared, Explanation, Interval, Tolerated};
+use super::{Between, Checked, Compared, Explanation, Interval, Tolerated};
 
 /// The quantile that is told in words.
 const SHOWN: f64 = 0.95;
@@ -13,6 +13,17 @@ pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
     let mut text = headline.to_owned();
     if !text.is_empty() {
         text.push(' ');
+    }
+    if let Some(check) = &e.check {
+        let _ = write!(text, "Check {}: {}.", e.guard, runs(check));
+        if let Some(result) = &check.state.last_result {
+            let verb = if check.state.last { "passed" } else { "failed" };
+            let _ = write!(text, "\nThe last run {verb}: {result}");
+        }
+        if let Some(reason) = &check.state.no_data {
+            let _ = write!(text, "\nNow there is no answer: {reason}");
+        }
+        return text;
     }
     let _ = writeln!(text, "Guard {}: {}.", e.guard, seen(e));
     text.push_str(&evidence(e));
@@ -53,6 +64,10 @@ pub fn explanation_text(explanation: &Explanation, headline: &str) -> String {
 /// The numbers behind a rollback, in one sentence.
 pub fn finding_text(explanation: &Explanation) -> String {
     let e = explanation;
+    if let Some(check) = &e.check {
+        let result = check.state.last_result.as_deref().unwrap_or_default();
+        return format!("{}; the last run saw {result}", runs(check));
+    }
     format!(
         "{}; evidence that it is worse {} (needs {}), that it is beyond the tolerance {} (needs {})",
         seen(e),
@@ -61,6 +76,22 @@ pub fn finding_text(explanation: &Explanation) -> String {
         amount(e.margin),
         amount(e.needed_margin)
     )
+}
+
+/// How the runs of a check went, and what is missing: `passed 3 of 3, needs 1 more this step`.
+fn runs(check: &Checked) -> String {
+    let Checked { state, failure_limit, successes } = check;
+    let (passed, failed) = (state.passed, state.failed);
+    let all = u64::from(passed) + u64::from(failed);
+    let mut text = if all == 0 { "no run yet".to_owned() } else { format!("passed {passed} of {all}") };
+    if failed > 0 {
+        let _ = write!(text, ", failed {failed} ({failure_limit} may)");
+    }
+    let missing = successes.saturating_sub(state.passed_in_step);
+    if failed <= *failure_limit && missing > 0 {
+        let _ = write!(text, ", needs {missing} more this step");
+    }
+    text
 }
 
 /// Between which edges a quantile is.

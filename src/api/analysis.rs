@@ -42,10 +42,10 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub max_restarts: Option<i32>,
-    /// Where the numbers come from. Needed with guards.
+    /// Where the numbers come from. Needed with guards that compare numbers; checks need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
-    /// The guards. All must be proven safe to advance; one that fails rolls the release back.
+    /// The guards. All must be proven safe to advance, and all checks pass; one that fails rolls the release back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub guards: Vec<Guard>,

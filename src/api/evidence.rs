@@ -70,6 +70,9 @@ pub struct GuardState {
     /// What the evidence of a gauge is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gauge: Option<GaugeState>,
+    /// Of a check: how its runs went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<CheckState>,
     /// Running totals of each present stable pod, by pod uid: all events, then the counted ones of each stream.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
@@ -95,6 +98,7 @@ impl Default for GuardState {
             streams: Vec::new(),
             edges: Vec::new(),
             gauge: None,
+            checks: None,
             stable_pods: BTreeMap::new(),
             counters: BTreeMap::new(),
             recent: Looks::default(),
@@ -182,6 +186,41 @@ pub struct GaugeState {
     pub safe: [f64; 2],
     /// Sums of the means of both versions, canary first.
     pub totals: [f64; 2],
+}
+
+/// How the runs of a check went.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckState {
+    /// Runs that passed, in the whole release.
+    #[serde(default)]
+    pub passed: u32,
+    /// Runs that failed, in the whole release.
+    #[serde(default)]
+    pub failed: u32,
+    /// Runs that passed in the present step.
+    #[serde(default)]
+    pub passed_in_step: u32,
+    /// Of a job: the number of the last run that ended; the first run is 1.
+    #[serde(default)]
+    pub ended: u32,
+    /// Whether the last run with an answer passed.
+    #[serde(default)]
+    pub last: bool,
+    /// When it last ran, with or without an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<Timestamp>,
+    /// What the last run with an answer saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub last_result: Option<String>,
+    /// Since when runs have no answer; absent when the last one had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_data_since: Option<Timestamp>,
+    /// Why the last run had no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub no_data: Option<String>,
 }
 
 fn one() -> f64 {

@@ -1,15 +1,19 @@
-//! The guards: what is compared between the versions, and what is tolerated.
+//! The guards: what is compared between the versions, and what is tolerated; and what is checked.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A metric with a tolerance: exactly one of `ratio`, `histogram` and `gauge`.
+use super::check::{CelCheck, JobCheck, WebCheck};
+
+/// A metric with a tolerance (`ratio`, `histogram`, `gauge`), or a check (`web`, `cel`, `job`): exactly one of them.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("[has(self.ratio), has(self.histogram), has(self.gauge)].filter(x, x).size() == 1")
-        .message("exactly one of ratio, histogram and gauge: set one, remove the others")
+    validation = Rule::new("[has(self.ratio), has(self.histogram), has(self.gauge), has(self.web), has(self.cel), has(self.job)].filter(x, x).size() == 1")
+        .message("exactly one of ratio, histogram, gauge, web, cel and job: set one, remove the others"),
+    validation = Rule::new("!has(self.weight) || has(self.ratio) || has(self.histogram) || has(self.gauge)")
+        .message("weight: a check has none, it is no evidence; remove it")
 )]
 pub struct Guard {
     /// Name of the guard, unique in the Rollout.
@@ -29,6 +33,22 @@ pub struct Guard {
     /// A value that goes up and down, canary against stable, compared every 60 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gauge: Option<GaugeGuard>,
+    /// A check that asks an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebCheck>,
+    /// A check of what the other guards say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cel: Option<CelCheck>,
+    /// A check that runs a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobCheck>,
+}
+
+impl Guard {
+    /// Whether it is a check, which needs no metrics source.
+    pub fn is_check(&self) -> bool {
+        self.web.is_some() || self.cel.is_some() || self.job.is_some()
+    }
 }
 
 /// Share of counted events among all events, canary against stable.

@@ -13,6 +13,8 @@ use super::evidence::Counts;
 pub const KEPT: usize = 360;
 /// Streams that one look may have.
 const MOST_STREAMS: u64 = 8;
+/// Added to the number of streams of a look that has shares of the past.
+const PAST: usize = 16;
 /// Fractions are kept exactly when they are multiples of 1/1024; other numbers take nine bytes.
 const FRACTIONS: f64 = 1024.0;
 /// Beyond this a number with ten more bits would not be exact.
@@ -32,20 +34,31 @@ pub struct Look {
     pub counts: Vec<Counts>,
     /// Stable's events beyond the tolerance, one entry per stream; empty when they are those of `counts`.
     pub shifted: Vec<f64>,
+    /// When the canary had all traffic: the share of counted events that stable has by what it did before, as harm and
+    /// as safety are held against it, one entry per stream. Empty when both versions had traffic.
+    pub past: Vec<[f64; 2]>,
 }
 
 impl Look {
     /// A look of one stream, with neither dispersion nor spread.
     pub fn of(second: f64, counts: Counts) -> Self {
-        Self { second, dispersion: 1.0, spread: 1.0, counts: vec![counts], shifted: Vec::new() }
+        Self {
+            second,
+            dispersion: 1.0,
+            spread: 1.0,
+            counts: vec![counts],
+            shifted: Vec::new(),
+            past: Vec::new(),
+        }
     }
 }
 
 /// Looks, oldest first; in JSON one base64 string.
 ///
-/// Each look is a sequence of numbers: its streams, doubled, and one more if there are shifted events; milliseconds;
+/// Each look is a sequence of numbers: its streams, and 16 more if there are shares of the past, doubled, and one more
+/// if there are shifted events; milliseconds;
 /// thousandths of the dispersion and of the spread; all events of the canary and of stable; then for each
-/// stream the bad events of the canary, of stable, and stable's shifted ones. A number is a variable-length integer
+/// stream the bad events of the canary, of stable, stable's shifted ones, and the two shares. A number is a variable-length integer
 /// (LEB128) whose last two bits say how to read the rest: 0 a whole number, 1 in units of 1/1024, 2 eight more bytes of
 /// a double, little end first.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -81,8 +94,9 @@ impl Looks {
     fn pack(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.0.len() * 16);
         for look in &self.0 {
-            let shifted = !look.shifted.is_empty();
-            put(&mut bytes, (look.counts.len() * 2 + usize::from(shifted)) as f64);
+            let (shifted, past) = (!look.shifted.is_empty(), !look.past.is_empty());
+            let streams = look.counts.len() + if past { PAST } else { 0 };
+            put(&mut bytes, (streams * 2 + usize::from(shifted)) as f64);
             let thousandths = |x: f64| (x * 1000.0).round();
             put(&mut bytes, (look.second * 1000.0).round());
             put(&mut bytes, thousandths(look.dispersion));
@@ -95,6 +109,11 @@ impl Looks {
                 put(&mut bytes, counts.stable_bad);
                 if shifted {
                     put(&mut bytes, look.shifted.get(index).copied().unwrap_or(0.0));
+                }
+                if past {
+                    let [sparing, demanding] = look.past.get(index).copied().unwrap_or_default();
+                    put(&mut bytes, sparing);
+                    put(&mut bytes, demanding);
                 }
             }
         }
@@ -110,6 +129,8 @@ impl Looks {
             let head = integer(&mut bytes)?;
             // The first number is a whole one: two bits of kind, one for shifted events.
             let (kind, shifted, streams) = (head & 3, head & 4 != 0, head >> 3);
+            let past = streams & PAST as u64 != 0;
+            let streams = streams & !(PAST as u64);
             if kind != 0 || streams > MOST_STREAMS {
                 return None;
             }
@@ -117,12 +138,16 @@ impl Looks {
             let dispersion = get(&mut bytes)? / 1000.0;
             let spread = get(&mut bytes)? / 1000.0;
             let (canary_total, stable_total) = (get(&mut bytes)?, get(&mut bytes)?);
-            let mut look = Look { second, dispersion, spread, counts: Vec::new(), shifted: Vec::new() };
+            let mut look = Look { dispersion, spread, ..Look::of(second, Counts::default()) };
+            look.counts.clear();
             for _ in 0..streams {
                 let (canary_bad, stable_bad) = (get(&mut bytes)?, get(&mut bytes)?);
                 look.counts.push(Counts { canary_bad, canary_total, stable_bad, stable_total });
                 if shifted {
                     look.shifted.push(get(&mut bytes)?);
+                }
+                if past {
+                    look.past.push([get(&mut bytes)?, get(&mut bytes)?]);
                 }
             }
             looks.push(look);
@@ -273,6 +298,7 @@ mod tests {
             milliseconds in 0_u32..10_000_000,
             streams in 0_usize..=8,
             shift: bool,
+            past: bool,
         ) {
             let mut next = numbers.iter().copied().cycle();
             let mut number = || next.next().unwrap();
@@ -285,6 +311,7 @@ mod tests {
                     .map(|_| Counts { canary_bad: number(), canary_total, stable_bad: number(), stable_total })
                     .collect(),
                 shifted: if shift { (0..streams).map(|_| number()).collect() } else { Vec::new() },
+                past: if past { (0..streams).map(|_| [number(), number()]).collect() } else { Vec::new() },
             };
             let back = round_trip(&[look.clone(), look.clone()]);
             prop_assert_eq!(&back[..], &[look.clone(), look][..]);

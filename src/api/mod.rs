@@ -5,6 +5,7 @@
 //! Everybody may import this module; it imports none of the others.
 
 pub mod analysis;
+pub mod check;
 pub mod evidence;
 pub mod guard;
 mod looks;
@@ -60,6 +61,10 @@ pub const HELD_FLOOR_ANNOTATION: &str = "belay.dev/held-min-replicas";
 pub const BORROWED_ANNOTATION: &str = "belay.dev/borrowed";
 /// Annotation on a borrowed object: how many writes of others the policy held.
 pub const HELD_WRITES_ANNOTATION: &str = "belay.dev/held-writes";
+/// Label on a Job, and on its pods: the guard whose check it is. Beside it [`RELEASE_LABEL`] has the Release's name.
+pub const GUARD_LABEL: &str = "belay.dev/guard";
+/// Annotation on a Job: which run of its check it is, from 1.
+pub const RUN_ANNOTATION: &str = "belay.dev/run";
 /// Finalizer on Rollouts: nothing that Belay borrowed is left behind.
 pub const FINALIZER: &str = "belay.dev/rope";
 /// The label by which Kubernetes tells the ReplicaSets of one Deployment apart.

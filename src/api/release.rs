@@ -179,7 +179,7 @@ pub struct Command {
     pub verb: Verb,
     /// For `promote` and `approve`: the step it speaks of, from 1. Refused when the release is at another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 20))]
+    #[schemars(range(min = 1, max = 22))]
     pub step: Option<i32>,
     /// For `promote`: skip all remaining steps.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

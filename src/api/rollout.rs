@@ -37,8 +37,8 @@ use super::{Timestamp, schema};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("!has(self.analysis) || has(self.analysis.metrics) || ((!has(self.analysis.guards) || self.analysis.guards.size() == 0) && (!has(self.analysis.templates) || self.analysis.templates.size() == 0))")
-        .message("spec.analysis.metrics: guards need a metrics source; add metrics.pods with a port, or metrics.prometheus with a url")
+    validation = Rule::new("!has(self.analysis) || has(self.analysis.metrics) || !has(self.analysis.guards) || self.analysis.guards.all(g, has(g.web) || has(g.cel) || has(g.job))")
+        .message("spec.analysis.metrics: guards that compare numbers need a metrics source; add metrics.pods with a port, or metrics.prometheus with a url")
 )]
 pub struct RolloutSpec {
     /// The workload whose changes are let out in steps. Immutable.

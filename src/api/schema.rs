@@ -2,13 +2,13 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A Go duration that is not negative.
+/// A Go duration that is not negative. The small units are there because none at all is written as `0ns`.
 pub(super) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 32,
         "x-kubernetes-validations": [{
-            "rule": "self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$')",
+            "rule": "self.matches('^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$')",
             "message": "write a duration with units, not negative, such as 90s or 2m30s",
         }],
     })
@@ -33,6 +33,11 @@ pub(super) fn guards_with_arguments(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A `PodSpec` as it is written, so that fields of a newer Kubernetes survive.
+pub(super) fn pod_spec(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
 /// Conditions as every Kubernetes API has them: one per type.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -53,4 +58,40 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt;
+    use kube::core::Duration;
+    use serde_json::json;
+
+    use crate::api::Rollout;
+    use crate::api::validate::validate;
+
+    /// What a Rollout says goes into a Release as this program writes it: `0s` as `0ns`.
+    #[test]
+    fn what_is_read_is_taken_again_as_it_is_written() {
+        let crd = serde_json::to_value(Rollout::crd()).unwrap();
+        let said = |duration: &str| {
+            let steps = json!([{"weight": 5, "minDuration": duration}]);
+            let object = json!({
+                "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+                "spec": {
+                    "workloadRef": {"kind": "Deployment", "name": "web"},
+                    "strategy": {"canary": {"steps": steps}},
+                },
+            });
+            validate(&crd, &object)
+        };
+        for read in ["0s", "90s", "2m30s", "1.5h", "0.25ms", "0.5us", "7ns"] {
+            assert_eq!(said(read), [], "{read}");
+            let written = read.parse::<Duration>().unwrap().to_string();
+            assert_eq!(said(&written), [], "{read} is written as {written}");
+        }
+        assert_eq!(said("0ns"), []);
+        for wrong in ["", "90", "-5s", "5 s", "s", "1d"] {
+            assert_eq!(said(wrong).len(), 1, "{wrong}");
+        }
+    }
 }

@@ -85,6 +85,9 @@ async fn plan(cluster: &Cluster, rollout: &Rollout, time: Duration) -> Result<Pl
     if plan.guards.is_empty() {
         return Err(unusable("it has none: a release advances by time only".to_owned()));
     }
+    if !plan.measures() {
+        return Err(unusable("they are checks, which ask for one version and compare nothing".to_owned()));
+    }
     Ok(plan)
 }
 
@@ -253,7 +256,7 @@ fn report(
             }
             _ => None,
         },
-        guards: plan.guards.iter().map(guard).collect(),
+        guards: plan.guards.iter().filter(|guard| guard.is_measured()).map(guard).collect(),
     }
 }
 

@@ -235,6 +235,20 @@ pub struct Init {
     /// Create the Rollout in the cluster
     #[arg(long)]
     pub apply: bool,
+    /// How a change gets its users: auto splits the routes that were found, and goes by pods without any
+    #[arg(long, value_name = "STRATEGY", value_enum, default_value_t = StrategyChoice::Auto)]
+    pub strategy: StrategyChoice,
+}
+
+/// How a change gets its users.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrategyChoice {
+    /// A canary through routes where there are any, else by pods.
+    Auto,
+    /// A canary by pods.
+    Pods,
+    /// At full size beside the old version, then one switch.
+    BlueGreen,
 }
 
 /// Flags of `lint`.
@@ -415,7 +429,7 @@ pub struct Promote {
     #[arg(long)]
     pub full: bool,
     /// The step to leave, from 1; refused when the release is at another one. Default: the present step
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=20))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub step: Option<i32>,
 }
 
@@ -426,7 +440,7 @@ pub struct Approve {
     #[command(flatten)]
     pub order: Order,
     /// The step to approve, from 1; refused when the release is at another one. Default: the present step
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=20))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub step: Option<i32>,
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, ListParams, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind, TypeMeta};
@@ -19,9 +20,9 @@ use super::args::Doctor;
 use super::failure::{Exit, Failure, Kind};
 use super::find;
 use super::session::{Cluster, Session};
-use super::sources;
 use super::version::{OPERATOR_SELECTOR, VERSION_LABEL};
-use crate::api::{BRAKE_WEBHOOK, ROLLOUT_LABEL, Release, Rollout};
+use super::{sources, traffic};
+use crate::api::{BRAKE_WEBHOOK, BrakeForm, ROLLOUT_LABEL, Release, Rollout};
 use crate::clock;
 use crate::install::webhook::SERVICE;
 use crate::install::{self, Options};
@@ -30,7 +31,7 @@ use crate::report::checks::{CheckResult, ChecksReport};
 /// The first minor version whose API server has what a brake can be made of: conditions on when to call a webhook.
 /// Policies came with 36.
 const BRAKE_SINCE: u32 = 30;
-const INSTALL: &str = "`belay install` installs it, or brings it up to date";
+pub(super) const INSTALL: &str = "`belay install` installs it, or brings it up to date";
 
 /// Makes all checks.
 pub async fn run(session: &Session, args: &Doctor) -> Result<Exit, Failure> {
@@ -58,7 +59,7 @@ async fn all(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
 }
 
 /// A check that could not be made, or that failed by an error.
-fn broken(report: &mut ChecksReport, name: &str, failure: &Failure) {
+pub(super) fn broken(report: &mut ChecksReport, name: &str, failure: &Failure) {
     let result = if failure.kind == Kind::Forbidden { CheckResult::Skipped } else { CheckResult::Broken };
     let detail =
         failure.why.clone().map_or_else(|| failure.what.clone(), |why| format!("{}: {why}", failure.what));
@@ -221,6 +222,11 @@ async fn webhook(
         let detail = format!("{} lets writes pass while no operator answers", open.name);
         return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
     }
+    let lacking = lacking(args, webhook);
+    if !lacking.is_empty() {
+        let detail = format!("{BRAKE_WEBHOOK} lacks: {}", lacking.join(", "));
+        return report.add("webhook", CheckResult::Broken, detail, Some(INSTALL));
+    }
     if let Some(strange) = strange {
         let cure =
             format!("the operator writes that; kubectl -n {} logs deployment/belay", args.operator_namespace);
@@ -231,7 +237,7 @@ async fn webhook(
         "the brake is the webhook {BRAKE_WEBHOOK}: while no operator answers, changes and commands are refused"
     );
     report.add("webhook", CheckResult::Ok, detail, None);
-    let user = operator_user(args);
+    let user = operator_user(&args.operator_namespace);
     let mut missing = Vec::new();
     for (right, namespace, name) in [
         (("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""), None, BRAKE_WEBHOOK),
@@ -251,8 +257,19 @@ async fn webhook(
     }
 }
 
-fn operator_user(args: &Doctor) -> String {
-    format!("system:serviceaccount:{}:belay", args.operator_namespace)
+/// What this version calls the operator for, and the configuration does not.
+fn lacking(args: &Doctor, webhook: &MutatingWebhookConfiguration) -> Vec<String> {
+    let options = Options { brake: BrakeForm::Webhook, ..Options::in_namespace(&args.operator_namespace) };
+    let manifests = install::objects(&options);
+    let hooks = manifests.iter().filter_map(|object| object["webhooks"].as_array()).flatten();
+    let names = hooks.filter_map(|hook| hook["name"].as_str());
+    let there = webhook.webhooks.as_deref().unwrap_or_default();
+    names.filter(|name| !there.iter().any(|hook| hook.name == *name)).map(str::to_owned).collect()
+}
+
+/// The operator's account, by its namespace.
+pub(super) fn operator_user(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:belay")
 }
 
 async fn operator(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
@@ -309,11 +326,13 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("delete", "apps", "replicasets", ""),
     ("watch", "", "pods", ""),
     ("patch", "autoscaling", "horizontalpodautoscalers", ""),
+    ("watch", "batch", "jobs", ""),
+    ("create", "batch", "jobs", ""),
     ("create", "events.k8s.io", "events", ""),
 ];
 
 async fn rights(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
-    let user = operator_user(args);
+    let user = operator_user(&args.operator_namespace);
     let namespace = if args.all_namespaces { None } else { Some(cluster.namespace.clone()) };
     let asked: Vec<_> = futures::stream::iter(RIGHTS)
         .map(|right| may(cluster, &user, namespace.clone(), None, right))
@@ -419,11 +438,14 @@ async fn rollouts(cluster: &Cluster, args: &Doctor, report: &mut ChecksReport) {
         let cure = "`belay init DEPLOYMENT` writes one; -A looks in all namespaces";
         report.add("rollouts", CheckResult::Warning, "there is none here", Some(cure));
     }
+    let mut borrowed = traffic::Borrowed::default();
     for rollout in &rollouts {
         one(cluster, rollout, &releases, report).await;
-        let (user, namespace) = (operator_user(args), &args.operator_namespace);
+        let (user, namespace) = (operator_user(&args.operator_namespace), &args.operator_namespace);
         sources::check(cluster, rollout, &user, namespace, report).await;
+        traffic::check(cluster, namespace, rollout, &releases, &mut borrowed, report).await;
     }
+    traffic::holds(cluster, &borrowed, report).await;
 }
 
 /// Objects that another version wrote. The operator leaves them alone; if it is of this version.
@@ -500,19 +522,29 @@ async fn one(cluster: &Cluster, rollout: &Rollout, releases: &[Release], report:
     }
 }
 
+/// The shortest time in seconds in which kube-proxy and routers can be trusted to forget a pod.
+const FORGET_SECONDS: i64 = 5;
+
 /// Pods that stop at once on SIGTERM drop requests whenever they are replaced, with Belay or without.
 fn shutdown(name: &str, deployment: &Deployment, report: &mut ChecksReport) {
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.clone()).unwrap_or_default();
-    let hook = pod
-        .containers
-        .iter()
-        .any(|container| container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()));
-    if pod.termination_grace_period_seconds == Some(0) {
-        let cure = "set terminationGracePeriodSeconds above 0: pods are killed in the middle of requests";
-        report.add(name, CheckResult::Warning, "terminationGracePeriodSeconds is 0", Some(cure));
-    } else if !hook {
+    let hooked = |container: &Container| {
+        container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
+    };
+    let bare: Vec<&str> =
+        pod.containers.iter().filter(|container| !hooked(container)).map(|c| c.name.as_str()).collect();
+    let grace = pod.termination_grace_period_seconds.unwrap_or(30);
+    if grace < FORGET_SECONDS {
+        let cure = format!(
+            "set it to 30: a pod is killed in the middle of requests, or while Services and routers still send it some; \
+             they take up to {FORGET_SECONDS} s to forget it"
+        );
+        let detail = format!("terminationGracePeriodSeconds is {grace}");
+        report.add(name, CheckResult::Warning, detail, Some(&cure));
+    } else if bare.len() == pod.containers.len() {
         let cure = "fine if it goes on serving for some seconds after SIGTERM; else add a preStop hook that sleeps 5 s";
-        report.add(name, CheckResult::Ok, "no preStop hook", Some(cure));
+        let detail = format!("no preStop hook (container {})", bare.join(", "));
+        report.add(name, CheckResult::Ok, detail, Some(cure));
     }
 }
 
@@ -557,6 +589,25 @@ mod tests {
         for free in [lease(""), LeaseSpec::default()] {
             assert_eq!(writer(free, at(100)), "nothing is being written; the Lease is free");
         }
+    }
+
+    #[test]
+    fn pods_that_are_killed_before_they_are_forgotten_are_named() {
+        let told = |pod: Value| {
+            let deployment =
+                serde_json::from_value(json!({"spec": {"selector": {}, "template": {"spec": pod}}}));
+            let mut report = ChecksReport::default();
+            shutdown("shop/web", &deployment.unwrap(), &mut report);
+            report.checks.first().map(|check| (check.result, check.detail.clone()))
+        };
+        let hook = json!({"preStop": {"sleep": {"seconds": 5}}});
+        let containers =
+            |lifecycle: Option<&Value>| json!([{"name": "app", "lifecycle": lifecycle}, {"name": "side"}]);
+        let short = told(json!({"containers": containers(Some(&hook)), "terminationGracePeriodSeconds": 1}));
+        assert_eq!(short, Some((CheckResult::Warning, "terminationGracePeriodSeconds is 1".to_owned())));
+        let none = told(json!({"containers": containers(None)}));
+        assert_eq!(none, Some((CheckResult::Ok, "no preStop hook (container app, side)".to_owned())));
+        assert_eq!(told(json!({"containers": containers(Some(&hook))})), None);
     }
 
     #[test]

@@ -47,8 +47,12 @@ Examples:
   belay init web                            # prints a Rollout with comments
   belay init web --write rollout.yaml
   belay init web --apply                    # creates it at once
+  belay init web --strategy blue-green      # one switch of the Service, or of its routes
 
-It reads the Deployment, the Services that select its pods, its autoscaler, and where its metrics are.";
+It reads the Deployment, the Services that select its pods, the routes to those, its autoscaler, and where
+its metrics are. Routes are HTTPRoutes and GRPCRoutes of the Gateway API, VirtualServices of Istio, Ingresses
+of ingress-nginx and of the AWS load balancer controller, IngressRoutes and TraefikServices, and TrafficSplits
+of SMI: they are written down to be split. Where there are several answers, comments say what was left out.";
 
 pub(super) const LINT: &str = "\
 Examples:

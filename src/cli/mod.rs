@@ -24,8 +24,10 @@ mod lint;
 mod operator;
 mod release;
 mod replay;
+mod routes;
 mod status;
 mod template;
+mod traffic;
 mod undo;
 mod version;
 

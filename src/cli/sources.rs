@@ -1,6 +1,8 @@
-//! What `doctor` checks of a metrics source: whether the operator may read the Secrets that it names.
+//! What `doctor` checks of a metrics source, and of the addresses that checks ask: whether the operator may read the Secrets that it names.
 //!
 //! May touch: access reviews. Must never: read a Secret.
+
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, ResourceAttributes, SubjectAccessReviewSpec,
@@ -12,12 +14,13 @@ use kube::api::PostParams;
 use super::doctor::may;
 use super::failure::{Failure, Kind};
 use super::session::Cluster;
-use crate::analysis::Source;
+use crate::analysis::source::Access;
+use crate::analysis::{GuardPlan, Source};
 use crate::api::Rollout;
 use crate::install;
 use crate::report::checks::{CheckResult, ChecksReport};
 
-/// Checks the source of a Rollout, if it has one. `user`: the operator's account; `operator`: its namespace.
+/// Checks the source of a Rollout, if it has one, and the addresses that its checks ask. `user`: the operator's account; `operator`: its namespace.
 pub async fn check(
     cluster: &Cluster,
     rollout: &Rollout,
@@ -25,29 +28,38 @@ pub async fn check(
     operator: &str,
     report: &mut ChecksReport,
 ) {
-    let metrics = rollout.spec.analysis.as_ref().and_then(|analysis| analysis.metrics.as_ref());
-    let Some(Ok(source)) = metrics.map(Source::resolve) else { return };
+    let Some(analysis) = &rollout.spec.analysis else { return };
+    let mut asked: Vec<(String, Access)> = Vec::new();
+    if let Some(Ok(source)) = analysis.metrics.as_ref().map(Source::resolve) {
+        asked.push(("its metrics source".to_owned(), source.access().clone()));
+    }
+    for planned in analysis.guards.iter().filter_map(|guard| GuardPlan::resolve(guard).ok()) {
+        let web = planned.measured.check().and_then(|check| check.asks_web());
+        asked.extend(web.map(|web| (format!("its check {}", planned.name), web.access.clone())));
+    }
+    let secrets: BTreeSet<&str> = asked.iter().flat_map(|(_, access)| access.secrets()).collect();
     let namespace = rollout.namespace().unwrap_or_default();
     let name = format!("{namespace}/{}", rollout.name_any());
-    if source.access().insecure {
-        let detail = "insecureSkipVerify: whoever answers for its metrics source is trusted";
+    for (whose, _) in asked.iter().filter(|(_, access)| access.insecure) {
+        let detail = format!("insecureSkipVerify: whoever answers for {whose} is trusted");
         let cure = "name the authority with tls.caSecretRef instead";
         report.add(&name, CheckResult::Warning, detail, Some(cure));
     }
-    for secret in source.secrets() {
+    for secret in &secrets {
+        let of = asked.iter().find(|(_, access)| access.secrets().contains(secret));
+        let whose = of.map_or("", |(whose, _)| whose);
         match may_read(cluster, user, &namespace, secret).await {
             Ok(true) => {
-                let detail = format!("the operator may read the Secret {secret} of its metrics source");
+                let detail = format!("the operator may read the Secret {secret} of {whose}");
                 report.add(&name, CheckResult::Ok, detail, None);
             }
             Ok(false) => {
                 let role = install::secret_reader_name(&rollout.name_any());
-                let detail = format!("{user} may not read the Secret {secret} of its metrics source");
+                let detail = format!("{user} may not read the Secret {secret} of {whose}");
                 let cure = format!(
                     "kubectl -n {namespace} create role {role} --verb=get --resource=secrets {}; \
                      kubectl -n {namespace} create rolebinding {role} --role={role} --serviceaccount={operator}:belay",
-                    source
-                        .secrets()
+                    secrets
                         .iter()
                         .map(|name| format!("--resource-name={name}"))
                         .collect::<Vec<_>>()

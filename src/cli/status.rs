@@ -131,6 +131,7 @@ pub async fn list(session: &Session, args: &List) -> Result<Exit, Failure> {
             let report = running.map(|release| ReleaseReport::new(release, clock::now()));
             ListItem {
                 rollout: RolloutReport::from(rollout),
+                release_phase: report.as_ref().map(|report| report.phase),
                 step: report.as_ref().map(release_text::step_words),
                 weight: report.and_then(|report| report.weight).map(|weight| weight.reached),
             }

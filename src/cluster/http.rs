@@ -196,8 +196,20 @@ impl Http {
         access: &Access,
         limits: Limits,
     ) -> Result<Answer, HttpError> {
+        self.ask(Method::GET, url, accept, access, limits).await
+    }
+
+    /// Asks `url` with a method, and without a body; `accept` says in which form.
+    pub async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        accept: &'static str,
+        access: &Access,
+        limits: Limits,
+    ) -> Result<Answer, HttpError> {
         let uri = parse(url)?;
-        let request = Request::builder().method(Method::GET).uri(uri.clone()).header(header::ACCEPT, accept);
+        let request = Request::builder().method(method).uri(uri.clone()).header(header::ACCEPT, accept);
         self.send(&uri, request, Full::default(), access, limits).await
     }
 

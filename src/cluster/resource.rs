@@ -15,6 +15,8 @@ pub enum Resource {
     ReplicaSets,
     /// `autoscaling/v2` horizontalpodautoscalers.
     Autoscalers,
+    /// `batch/v1` jobs.
+    Jobs,
     /// `events.k8s.io/v1` events.
     Events,
     /// `v1` services.
@@ -30,6 +32,7 @@ impl Resource {
             Self::Rollouts | Self::Releases => "/apis/belay.dev/v1alpha1",
             Self::Deployments | Self::ReplicaSets => "/apis/apps/v1",
             Self::Autoscalers => "/apis/autoscaling/v2",
+            Self::Jobs => "/apis/batch/v1",
             Self::Events => "/apis/events.k8s.io/v1",
             Self::Services => "/api/v1",
             Self::Routes(router) => router.path(),
@@ -44,6 +47,7 @@ impl Resource {
             Self::Deployments => "deployments",
             Self::ReplicaSets => "replicasets",
             Self::Autoscalers => "horizontalpodautoscalers",
+            Self::Jobs => "jobs",
             Self::Events => "events",
             Self::Services => "services",
             Self::Routes(router) => router.plural(),

@@ -13,9 +13,10 @@ use super::status::Working;
 use super::traffic::{Stand, Traffic};
 use super::unwind::{past_brake, read_mark, unwind};
 use super::{commands, handover};
-use crate::analysis::{self, Plan, Verdict, explain, finding_text};
+use crate::analysis::{self, GuardPlan, Plan, Rule, Verdict, explain, finding_text};
 use crate::api::analysis::Inconclusive;
 use crate::api::evidence::AnalysisState;
+use crate::api::release::PlannedStep;
 use crate::api::rollout::RolloutPhase;
 use crate::api::{Release, ReleasePhase};
 
@@ -147,6 +148,7 @@ impl<'a> Run<'a> {
         }
         self.skip_steps_of_an_empty_workload(pass);
         self.fold(pass);
+        self.fold_checks(pass);
         let verdict = self.verdict();
         let health = self.health(pass);
         self.watch_stable(pass);
@@ -247,10 +249,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn plan(&self) -> Option<Plan> {
+    pub(super) fn plan(&self) -> Option<Plan> {
         let written = self.release.spec.analysis.as_ref().filter(|a| !a.guards.is_empty())?;
         // It resolved when the release started, and it is immutable since.
-        Plan::resolve(written, self.release.spec.planned_looks).ok()
+        let mut plan = Plan::resolve(written, self.release.spec.planned_looks).ok()?;
+        let routed = self.working.status.traffic.as_ref().filter(|_| self.release.spec.traffic.is_some());
+        plan.share = routed.map(|traffic| f64::from(traffic.weight) / 100.0);
+        Some(plan)
     }
 
     fn fold(&mut self, pass: &Pass<'_>) {
@@ -318,10 +323,8 @@ impl<'a> Run<'a> {
             pass.wake(*at);
         }
         let step = self.release.spec.steps.get(self.index()).cloned();
-        // Without users there is nothing to compare, and with all users on one side neither.
-        let compares = step.as_ref().is_none_or(|step| (1..100).contains(&step.weight));
+        let compares = self.compares(step.as_ref());
         let no_data = match verdict {
-            _ if step.as_ref().is_some_and(|step| step.weight == 0) => None,
             Some(Verdict::NoData { since, reason }) => Some((*since, reason.clone())),
             _ => None,
         };
@@ -346,12 +349,7 @@ impl<'a> Run<'a> {
             }
         }
         let waits_for_person = step.pause && !self.working.status.step.approved;
-        let unproven = match verdict {
-            Some(Verdict::Collecting { guards }) if compares => {
-                guards.iter().map(|u| u.guard.clone()).collect()
-            }
-            _ => Vec::new(),
-        };
+        let unproven = self.unproven_guards(compares);
         let reason = if let Health::Hold(reason, _) = health {
             reason.clone()
         } else if self.working.status.paused {
@@ -394,6 +392,24 @@ impl<'a> Run<'a> {
         };
         self.hold(pass, reason);
         None
+    }
+
+    /// Whether a step wants proof. Without users there is nothing to prove; with all of them on one side the canary is
+    /// held against what stable did before, and that proves it where no step compared them.
+    fn compares(&self, step: Option<&PlannedStep>) -> bool {
+        let shares = |step: &PlannedStep| (1..100).contains(&step.weight);
+        let any = self.release.spec.steps.iter().any(shares);
+        step.is_none_or(|step| shares(step) || (step.bake && !any))
+    }
+
+    /// Guards that are not proven yet and must be: checks in each step, those that compare in a step that compares.
+    fn unproven_guards(&self, compares: bool) -> Vec<String> {
+        let (Some(plan), state) = (self.plan(), self.working.status.analysis.clone().unwrap_or_default())
+        else {
+            return Vec::new();
+        };
+        let wanted = |guard: &GuardPlan| compares || guard.rule == Rule::Check;
+        analysis::unproven(&state, &plan, wanted).into_iter().map(|unproven| unproven.guard).collect()
     }
 
     /// What happened while nobody watched is in the pods' own record: the clock has not run for longer than the
@@ -489,7 +505,8 @@ impl<'a> Run<'a> {
     }
 
     fn ask_for_sample(&self, pass: &mut Pass<'_>) {
-        let Some(plan) = self.plan() else { return };
+        self.ask_for_checks(pass);
+        let Some(plan) = self.plan().filter(Plan::measures) else { return };
         if self.ready(pass) == 0 {
             return;
         }

@@ -153,6 +153,16 @@ pub enum Effect {
         /// The ReplicaSet.
         replica_set: Identity,
     },
+    /// Runs a Job of a check. Its name says which run of which check of which Release it is, so that it is made once.
+    RunJob {
+        /// The whole object.
+        object: Value,
+    },
+    /// Deletes a Job that still runs for a Release that is over.
+    DeleteJob {
+        /// The Job.
+        job: Identity,
+    },
     /// Raises an autoscaler's floor for the length of a release.
     HoldFloor {
         /// The autoscaler.
@@ -351,6 +361,8 @@ impl Effect {
             Self::StopCanary { .. } => "StopCanary",
             Self::HandOver { .. } => "HandOver",
             Self::DeleteReplicaSet { .. } => "DeleteReplicaSet",
+            Self::RunJob { .. } => "RunJob",
+            Self::DeleteJob { .. } => "DeleteJob",
             Self::HoldFloor { .. } => "HoldFloor",
             Self::ReturnFloor { .. } => "ReturnFloor",
             Self::CreateService { .. } => "CreateService",

@@ -6,6 +6,7 @@
 
 mod capacity;
 mod caught;
+mod checks;
 mod commands;
 mod crash;
 mod drive;
@@ -28,15 +29,16 @@ mod unwind;
 use jiff::Timestamp;
 
 pub use crate::analysis::KnownTemplate;
-pub use capacity::{TOLERATED_MISS, canary_pods, share};
+pub use capacity::{TOLERATED_MISS, canary_pods, pods_for, share};
 pub use effect::{Announcement, Effect, Expect, Marks, Regarding, Subject};
 pub use observation::{
-    Autoscaler, Brake, Container, Identity, Loan, Memory, Observation, Owner, Pod, ReplicaSet, Route,
-    Service, Sight, UnreadRelease, Workload, WorkloadKind, images,
+    Autoscaler, Brake, Container, Identity, Job, JobEnd, Loan, Memory, Observation, Owner, Pod, ReplicaSet,
+    Route, Service, Sight, UnreadRelease, Workload, WorkloadKind, images,
 };
 pub use plan::{INTERVAL_SECONDS, planned_looks, secs, steps, traffic as planned_traffic};
 pub use reason::{Passed, Reason, seconds};
 pub use revision::{revision, without_hash};
+pub use traffic::wanted;
 
 use crate::api::FINALIZER;
 
@@ -51,6 +53,8 @@ pub struct Decision {
     pub wake_at: Option<Timestamp>,
     /// Whether a look at the metrics is due.
     pub sample: bool,
+    /// The checks that are due, by the names of their guards.
+    pub checks: Vec<String>,
     /// Why.
     pub reasons: Vec<Reason>,
 }
@@ -75,6 +79,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
             None => {}
         }
     }
+    checks::sweep(&mut pass);
     // A question that no write waits for is not asked.
     while matches!(pass.effects.last(), Some(Effect::Confirm { .. })) {
         pass.effects.pop();
@@ -84,6 +89,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision {
         memory: pass.memory,
         wake_at: pass.wake_at,
         sample: pass.sample,
+        checks: pass.checks,
         reasons: pass.reasons,
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::analysis::{KnownTemplate, Sample};
+use crate::analysis::{CheckRun, KnownTemplate, Sample};
 use crate::api::router::Router;
 use crate::api::{BrakeForm, POD_TEMPLATE_HASH, Release, ReleaseStatus, Rollout};
 
@@ -35,6 +35,8 @@ pub struct Observation {
     pub routes: Vec<Route>,
     /// Whether the routes of every kind that the Rollout or its running release names are listed.
     pub routes_known: bool,
+    /// The Jobs of its checks.
+    pub jobs: Vec<Job>,
     /// Whether what was read is what is.
     pub sight: Sight,
     /// Whether the brake is in the API server.
@@ -45,6 +47,8 @@ pub struct Observation {
     pub memory: Option<Memory>,
     /// Metrics that were fetched since the last pass.
     pub sample: Option<Sample>,
+    /// Checks that ran since the last pass.
+    pub runs: Vec<CheckRun>,
 }
 
 /// A Release that this version of Belay cannot read.
@@ -56,6 +60,36 @@ pub struct UnreadRelease {
     pub detail: String,
     /// Whether it is over.
     pub ended: bool,
+}
+
+/// A Job of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Who it is.
+    pub id: Identity,
+    /// The uid of the Release that owns it.
+    pub owner_uid: String,
+    /// The name of that Release.
+    pub release: String,
+    /// The guard whose check it is.
+    pub guard: String,
+    /// Which run of the check it is, from 1.
+    pub run: u32,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// How it ended, if it did.
+    pub ended: Option<JobEnd>,
+}
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Whether it completed; or why that says nothing.
+    pub passed: Result<bool, String>,
+    /// What is told of it.
+    pub seen: String,
 }
 
 /// Whether what was read is what is: a watch that is interrupted tells nothing.
@@ -203,7 +237,7 @@ pub fn images(template: &Value) -> Vec<String> {
 }
 
 /// The controller that owns an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Owner {
     /// Its kind.
     pub kind: String,

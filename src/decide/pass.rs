@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use serde_json::Value;
 
 use super::effect::{Announcement, Effect, Expect, Regarding, Subject};
 use super::observation::{Autoscaler, Brake, Identity, Memory, Observation, ReplicaSet, Workload};
@@ -20,6 +21,9 @@ pub(super) struct Pass<'a> {
     pub reasons: Vec<Reason>,
     pub wake_at: Option<Timestamp>,
     pub sample: bool,
+    pub checks: Vec<String>,
+    /// Jobs to run, after everything else.
+    pub jobs: Vec<Value>,
     pub memory: Option<Memory>,
     /// The Rollout's status as it is to be.
     pub status: RolloutStatus,
@@ -34,6 +38,8 @@ impl<'a> Pass<'a> {
             reasons: Vec::new(),
             wake_at: None,
             sample: false,
+            checks: Vec::new(),
+            jobs: Vec::new(),
             memory: None,
             status: obs.rollout.status.clone().unwrap_or_default(),
         }
@@ -253,7 +259,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The pod template of a revision of the workload, if one of its ReplicaSets still has it.
-    pub fn template_of(&self, workload: &Workload, revision: &str) -> Option<&'a serde_json::Value> {
+    pub fn template_of(&self, workload: &Workload, revision: &str) -> Option<&'a Value> {
         let mut own = self.obs.replica_sets.iter().filter(|rs| {
             rs.revision == revision && rs.owner.as_ref().is_some_and(|o| o.uid == workload.id.uid)
         });

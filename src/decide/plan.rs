@@ -96,7 +96,12 @@ fn switch(blue_green: &BlueGreen) -> Vec<PlannedStep> {
         matches: Vec::new(),
         mirror: None,
     };
-    vec![look, bake(blue_green.bake.unwrap_or_else(|| from_secs(BAKE_SECONDS)))]
+    let mut bake = bake(blue_green.bake.unwrap_or_else(|| from_secs(BAKE_SECONDS)));
+    // No step before it compares the versions: the proof, where there are guards, comes here.
+    if secs(&bake.max_duration) < MAX_SECONDS as f64 {
+        bake.max_duration = from_secs(MAX_SECONDS);
+    }
+    vec![look, bake]
 }
 
 /// The Service that serves the workload, where the strategy names one.

@@ -159,6 +159,11 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
     let clock_started = a.running_since.is_none() && b.running_since.is_some() && b.elapsed_seconds == 0.0;
     let pods = |s: &ReleaseStatus| s.weight.as_ref().map(|w| w.canary_pods);
     let share = |s: &ReleaseStatus| s.traffic.as_ref().map(|t| t.weight);
+    // A check that failed must not be forgotten: unlike a counter nobody else has it.
+    let failures = |s: &ReleaseStatus| {
+        let guards = s.analysis.iter().flat_map(|analysis| &analysis.guards);
+        guards.filter_map(|guard| guard.checks.as_ref()).map(|checks| checks.failed).sum::<u32>()
+    };
     if written.phase != wanted.phase
         || a.index != b.index
         || a.approved != b.approved
@@ -168,6 +173,7 @@ fn urgency(written: &ReleaseStatus, wanted: &ReleaseStatus) -> Urgency {
         || written.timeline != wanted.timeline
         || pods(written) != pods(wanted)
         || share(written) != share(wanted)
+        || failures(written) != failures(wanted)
     {
         Urgency::Now
     } else if written.reason != wanted.reason

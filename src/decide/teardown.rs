@@ -7,7 +7,7 @@ use super::reason::Reason;
 use super::traffic;
 use crate::api::FINALIZER;
 
-/// The mark on a canary whose Release was deleted with its Rollout.
+/// What a stray canary is stopped for.
 const WHY: &str = "RolloutDeleted: the Rollout was deleted while its release ran";
 
 /// Decides for a Rollout that is being deleted.

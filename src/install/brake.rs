@@ -165,19 +165,22 @@ pub fn patch(operator_user: &str, user: &str, old: &Value, new: &Value) -> Patch
     }
     for (label, keep) in [(BRAKED_LABEL, marked), (RELEASE_LABEL, released)] {
         if !keep && new["metadata"]["labels"].get(label).is_some() {
-            let path = PointerBuf::from_tokens(["metadata", "labels", label]);
-            operations.push(PatchOperation::Remove(RemoveOperation { path }));
+            operations.push(remove(&["metadata", "labels", label]));
         }
     }
     Patch(operations)
 }
 
-fn add(path: &[&str], value: Value) -> PatchOperation {
+pub(super) fn add(path: &[&str], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
 }
 
+pub(super) fn remove(path: &[&str]) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path.iter().copied()) })
+}
+
 /// A CEL string literal of any text.
-fn cel_string(text: &str) -> String {
+pub(super) fn cel_string(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }
 

@@ -9,6 +9,7 @@
 mod apply;
 pub mod brake;
 mod crds;
+pub mod hold;
 mod operator;
 mod policies;
 mod probe;
@@ -37,7 +38,8 @@ pub const DEFAULT_IMAGE: &str = concat!("node.local/belay:", env!("CARGO_PKG_VER
 
 /// What an installation with the webhook means, for people.
 pub const WITH_WEBHOOK: &str = "the brake is a webhook of the operator. While no operator runs, a change of a governed \
-pod template is refused instead of waiting, and so is a command; all else works as ever. Servers from Kubernetes 1.36 on \
+pod template is refused instead of waiting, and so is a command, or a change of what a running release has borrowed; \
+all else works as ever. Servers from Kubernetes 1.36 on \
 have MutatingAdmissionPolicy, which needs no operator: run `belay install` again when this one has it";
 
 /// The name of everything that exists once per installation.

@@ -1,12 +1,13 @@
-//! The admission policies: the brake, and the stamp that says who gave a command.
+//! The admission policies: the brake, the stamp that says who gave a command, and the hold on what a release borrows.
 //!
-//! Purpose: the rules of [`super::brake`] and [`super::stamp`] as objects of `admissionregistration.k8s.io/v1`.
+//! Purpose: the rules of [`super::brake`], [`super::stamp`] and [`super::hold`] as objects of `admissionregistration.k8s.io/v1`.
 //! May touch: nothing but JSON. Must never: hold a rule itself.
 
 use serde_json::{Value, json};
 
 use super::brake::Expression;
-use super::{Options, brake, labels, stamp};
+use super::hold::Held;
+use super::{Options, brake, hold, labels, stamp};
 use crate::api;
 
 /// The name of the brake's policy and binding.
@@ -14,14 +15,20 @@ pub use crate::api::BRAKE;
 /// The name of the stamp's policy and binding.
 pub const STAMP: &str = "stamp.belay.dev";
 
-/// Both policies, each with the binding that puts it in force everywhere.
+/// All policies, each with the binding that puts it in force everywhere.
 pub(super) fn objects(options: &Options) -> Vec<Value> {
-    vec![
+    let mut objects = vec![
         policy(BRAKE, &brake_spec(&options.operator_user)),
         binding(BRAKE),
         policy(STAMP, &stamp_spec()),
         binding(STAMP),
-    ]
+    ];
+    for held in hold::kinds() {
+        let name = held.policy();
+        objects.push(policy(&name, &hold_spec(&held, &options.operator_user)));
+        objects.push(binding(&name));
+    }
+    objects
 }
 
 fn brake_spec(operator_user: &str) -> Value {
@@ -46,6 +53,25 @@ fn stamp_spec() -> Value {
         "variables": named(&stamp::variables()),
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": stamp::patch_cel()}}],
     })
+}
+
+/// A kind that the server does not have is no fault: a rule for it matches nothing until it is there.
+fn hold_spec(held: &Held, operator_user: &str) -> Value {
+    json!({
+        "matchConstraints": constraints(&borrowed(), held.group, &["*"], &["UPDATE"], held.plural),
+        "failurePolicy": "Fail",
+        // What a webhook makes of a borrowed part after us is held as well.
+        "reinvocationPolicy": "IfNeeded",
+        "matchConditions": named(&hold::conditions(operator_user)),
+        "variables": named(&hold::variables(held)),
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": hold::patch_cel(held)}}],
+    })
+}
+
+/// Selects objects that a release has borrowed, or that are to look as if: the API server looks at the object before
+/// the write, and after it. No other object is touched, whether Belay runs or not.
+pub(super) fn borrowed() -> Value {
+    json!({"matchExpressions": [{"key": api::RELEASE_LABEL, "operator": "Exists"}]})
 }
 
 /// Expressions as the API server takes them.

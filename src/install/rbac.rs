@@ -51,6 +51,8 @@ fn operator_rules(options: &Options) -> Vec<Value> {
         rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
         // The floor that is held while a release runs.
         rule("autoscaling", &["horizontalpodautoscalers"], &["get", "list", "watch", "patch"]),
+        // The checks that run a pod.
+        rule("batch", &["jobs"], &["get", "list", "watch", "create", "delete"]),
         // Repeated events are counted up in place.
         rule("events.k8s.io", &["events"], &["create", "patch"]),
         // Whether the brake is there.

@@ -1,14 +1,14 @@
-//! The webhook form of the brake and the stamp, for servers without admission policies.
+//! The webhook form of the brake, the stamp and the hold, for servers without admission policies.
 //!
-//! Purpose: the rules of [`super::brake`] and [`super::stamp`] as a `MutatingWebhookConfiguration`, and what else
-//! the operator needs to answer it: a Service, and a Secret for its certificates.
+//! Purpose: the rules of [`super::brake`], [`super::stamp`] and [`super::hold`] as a `MutatingWebhookConfiguration`, and
+//! what else the operator needs to answer it: a Service, and a Secret for its certificates.
 //! May touch: nothing but JSON. Must never: hold a rule itself, or a certificate: those the operator makes.
 
 use serde_json::{Value, json};
 
 use super::brake::Expression;
-use super::policies::named;
-use super::{NAME, Options, brake, labels, stamp};
+use super::policies::{borrowed, named};
+use super::{NAME, Options, brake, hold, labels, stamp};
 use crate::api;
 
 /// The name of the configuration. The API server calls webhooks in the order of these names, and one that it did
@@ -27,6 +27,8 @@ const TIMEOUT_SECONDS: u32 = 5;
 pub const BRAKE_PATH: &str = "/brake";
 /// Where the stamp is answered.
 pub const STAMP_PATH: &str = "/stamp";
+/// Where the hold is answered, for every kind.
+pub const HOLD_PATH: &str = "/hold";
 
 /// `NAME` of a refusal by the API server: `failed calling webhook "NAME"`. It is all that a person is told of us
 /// while no operator answers, so it says what is missing.
@@ -38,14 +40,21 @@ pub(super) fn configuration(options: &Options) -> Value {
     let governed = json!({"matchExpressions": [{"key": api::ROLLOUT_LABEL, "operator": "Exists"}]});
     let brake = rule("apps", "v1", &["UPDATE"], "deployments");
     let stamp = rule(api::GROUP, "*", &["CREATE", "UPDATE"], "releases");
+    let mut webhooks = vec![
+        webhook(options, BRAKE_CALL, BRAKE_PATH, &brake, &governed, &brake::calls(&options.operator_user)),
+        webhook(options, STAMP_CALL, STAMP_PATH, &stamp, &json!({}), &stamp::calls()),
+    ];
+    for held in hold::kinds() {
+        let name = format!("needs-the-belay-operator.{}", held.policy());
+        let rule = rule(held.group, "*", &["UPDATE"], held.plural);
+        let calls = hold::calls(&held, &options.operator_user);
+        webhooks.push(webhook(options, &name, HOLD_PATH, &rule, &borrowed(), &calls));
+    }
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": BRAKE_WEBHOOK, "labels": labels()},
-        "webhooks": [
-            webhook(options, BRAKE_CALL, BRAKE_PATH, &brake, &governed, &brake::calls(&options.operator_user)),
-            webhook(options, STAMP_CALL, STAMP_PATH, &stamp, &json!({}), &stamp::calls()),
-        ],
+        "webhooks": webhooks,
     })
 }
 

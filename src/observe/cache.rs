@@ -18,7 +18,7 @@ use crate::api::template::{TemplateKind, TemplateRef};
 use crate::api::{BrakeForm, Release, Rollout};
 use crate::cluster::Resource;
 use crate::decide::{
-    Autoscaler, Brake, Identity, KnownTemplate, Observation, Pod, ReplicaSet, Route, Service, Workload,
+    Autoscaler, Brake, Identity, Job, KnownTemplate, Observation, Pod, ReplicaSet, Route, Service, Workload,
 };
 
 /// The kinds that are watched.
@@ -36,6 +36,8 @@ pub enum Kind {
     Pods,
     /// Horizontal pod autoscalers.
     Autoscalers,
+    /// Jobs of checks.
+    Jobs,
     /// Templates of a namespace.
     Templates,
     /// Templates of the cluster.
@@ -50,13 +52,14 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds that are always watched.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rollouts,
         Self::Releases,
         Self::Deployments,
         Self::ReplicaSets,
         Self::Pods,
         Self::Autoscalers,
+        Self::Jobs,
         Self::Templates,
         Self::ClusterTemplates,
         Self::Services,
@@ -73,6 +76,7 @@ pub struct Cache {
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
     autoscalers: Store<(String, String, Autoscaler)>,
+    jobs: Store<Job>,
     templates: Store<KnownTemplate>,
     cluster_templates: Store<KnownTemplate>,
     traffic: TrafficStore,
@@ -93,6 +97,7 @@ impl Cache {
             && self.replica_sets.synced()
             && self.pods.synced()
             && self.autoscalers.synced()
+            && self.jobs.synced()
             && self.templates.synced()
             && self.cluster_templates.synced()
             && self.traffic.synced()
@@ -155,6 +160,7 @@ impl Cache {
             Kind::ReplicaSets => self.replica_sets.begin(),
             Kind::Pods => self.pods.begin(),
             Kind::Autoscalers => self.autoscalers.begin(),
+            Kind::Jobs => self.jobs.begin(),
             Kind::Templates => self.templates.begin(),
             Kind::ClusterTemplates => self.cluster_templates.begin(),
             Kind::Services => self.traffic.services.begin(),
@@ -178,6 +184,7 @@ impl Cache {
             Kind::ReplicaSets => drop(self.replica_sets.finish()),
             Kind::Pods => drop(self.pods.finish()),
             Kind::Autoscalers => drop(self.autoscalers.finish()),
+            Kind::Jobs => drop(self.jobs.finish()),
             Kind::Templates => drop(self.templates.finish()),
             Kind::ClusterTemplates => drop(self.cluster_templates.finish()),
             Kind::Services => drop(self.traffic.services.finish()),
@@ -218,6 +225,11 @@ impl Cache {
                 let view = views::autoscaler(object);
                 let target = view.1.clone();
                 if self.autoscalers.put(id, view) { self.of_workload(&key.0, &target) } else { Vec::new() }
+            }
+            Kind::Jobs => {
+                let view = views::job(object);
+                let release = view.release.clone();
+                if self.jobs.put(id, view) { self.of_release(&key.0, &release) } else { Vec::new() }
             }
             Kind::Templates => {
                 let view = views::template(TemplateKind::AnalysisTemplate, object);
@@ -342,6 +354,10 @@ impl Cache {
                 Some((_, target, _)) => self.of_workload(&namespace, &target),
                 None => Vec::new(),
             },
+            Kind::Jobs => match self.jobs.remove(&id) {
+                Some(view) => self.of_release(&namespace, &view.release),
+                None => Vec::new(),
+            },
             Kind::Templates => {
                 self.templates.remove(&id);
                 self.of_template(TemplateKind::AnalysisTemplate, &(namespace, id.name))
@@ -408,6 +424,7 @@ impl Cache {
             Resource::Autoscalers => Kind::Autoscalers,
             Resource::Services => Kind::Services,
             Resource::Routes(router) => Kind::Routes(router),
+            Resource::Jobs => Kind::Jobs,
             Resource::Events => return Vec::new(),
         };
         let finalizers = answer.pointer("/metadata/finalizers").and_then(Value::as_array);
@@ -426,6 +443,7 @@ impl Cache {
             Resource::Releases => drop(self.releases.remove(id)),
             Resource::Services => drop(self.traffic.services.remove(id)),
             Resource::Routes(router) => drop(self.traffic.routes(router).remove(id)),
+            Resource::Jobs => drop(self.jobs.remove(id)),
             _ => {}
         }
     }
@@ -488,6 +506,11 @@ impl Cache {
         }
     }
 
+    fn of_release(&self, namespace: &str, name: &str) -> Vec<Key> {
+        let release = self.releases.get(namespace, name);
+        release.map(|release| (namespace.to_owned(), release.spec.rollout.clone())).into_iter().collect()
+    }
+
     fn of_workload(&self, namespace: &str, name: &str) -> Vec<Key> {
         let governs = |r: &&Rollout| r.spec.workload_ref.name == name;
         self.rollouts.of(namespace).filter(governs).filter_map(key_of).collect()
@@ -543,6 +566,9 @@ impl Cache {
             .filter(|(kind, target, _)| kind == "Deployment" && *target == rollout.spec.workload_ref.name)
             .map(|(_, _, view)| view.clone())
             .collect();
+        let owned =
+            |job: &&Job| releases.iter().any(|r| r.metadata.uid.as_deref() == Some(job.owner_uid.as_str()));
+        let jobs = self.jobs.of(namespace).filter(owned).cloned().collect();
         let references = rollout.spec.analysis.iter().flat_map(|analysis| &analysis.templates);
         let templates = references.filter_map(|reference| self.template(namespace, reference)).collect();
         let unread =
@@ -560,6 +586,7 @@ impl Cache {
             releases,
             unread,
             autoscalers,
+            jobs,
             templates,
             services,
             routes,
@@ -571,6 +598,7 @@ impl Cache {
                 .unwrap_or_else(|| Brake::Missing(BrakeForm::Policy, "not looked at yet".to_owned())),
             memory: None,
             sample: None,
+            runs: Vec::new(),
         })
     }
 
@@ -611,60 +639,4 @@ fn key_of(rollout: &Rollout) -> Option<Key> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn replica_set(name: &str, replicas: i32, version: &str) -> Value {
-        json!({
-            "metadata": {
-                "namespace": "shop", "name": name, "uid": name, "resourceVersion": version,
-                "ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "d", "controller": true}],
-            },
-            "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": name}]}}},
-        })
-    }
-
-    fn rollout(stable: &str, version: &str) -> Value {
-        json!({
-            "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout",
-            "metadata": {"namespace": "shop", "name": "web", "uid": "r", "resourceVersion": version},
-            "spec": {"workloadRef": {"kind": "Deployment", "name": "web"}},
-            "status": {"stable": {"revision": stable, "replicaSet": stable}},
-        })
-    }
-
-    /// Names of the ReplicaSets whose template is known.
-    fn with_template(cache: &Cache) -> Vec<&str> {
-        cache
-            .replica_sets
-            .all()
-            .filter(|(_, rs)| rs.template.is_some())
-            .map(|((_, n), _)| n.as_str())
-            .collect()
-    }
-
-    #[test]
-    fn of_replica_sets_without_pods_only_the_stable_one_keeps_its_template() {
-        let mut cache = Cache::default();
-        // Listed before the Rollouts are: nothing is dropped until it is known what is stable.
-        for (name, replicas) in [("a", 0), ("b", 0), ("c", 3)] {
-            cache.put(Kind::ReplicaSets, &replica_set(name, replicas, "1"));
-        }
-        assert_eq!(with_template(&cache), ["a", "b", "c"]);
-        cache.begin(Kind::Rollouts);
-        cache.put(Kind::Rollouts, &rollout("b", "2"));
-        cache.finish(Kind::Rollouts);
-        assert_eq!(with_template(&cache), ["b", "c"]);
-        // The pods of the stable one go: it may have to come back.
-        cache.put(Kind::ReplicaSets, &replica_set("b", 0, "3"));
-        cache.put(Kind::ReplicaSets, &replica_set("a", 0, "4"));
-        assert_eq!(with_template(&cache), ["b", "c"]);
-        // Another one is stable. It may turn out not to be; the old one is history when it is next heard of.
-        cache.put(Kind::Rollouts, &rollout("c", "5"));
-        assert_eq!(with_template(&cache), ["b", "c"]);
-        cache.put(Kind::ReplicaSets, &replica_set("b", 0, "6"));
-        assert_eq!(with_template(&cache), ["c"]);
-    }
-}
+mod tests;

@@ -113,9 +113,11 @@ fn loan(object: &Value) -> Loan {
     let borrowed = annotation(BORROWED_ANNOTATION);
     let what: Value =
         borrowed.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let release = entry(object, "/metadata/labels", RELEASE_LABEL);
     Loan {
-        release: entry(object, "/metadata/labels", RELEASE_LABEL),
-        rollout: text(&what, "/rollout"),
+        // The policy holds the annotation only beside the label: without it anybody may have written it.
+        rollout: release.as_ref().and_then(|_| text(&what, "/rollout")),
+        release,
         original: what.get("original").cloned().unwrap_or_default(),
         annotation: borrowed,
         stopped: annotation(STOPPED_ANNOTATION),

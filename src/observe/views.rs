@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::api;
 use crate::api::template::{Template, TemplateKind};
 use crate::decide::{
-    Autoscaler, Container, Identity, KnownTemplate, Owner, Pod, ReplicaSet, Workload, WorkloadKind, revision,
+    Autoscaler, Container, Identity, Job, JobEnd, KnownTemplate, Owner, Pod, ReplicaSet, Workload,
+    WorkloadKind, revision,
 };
 
 pub(super) fn text(value: &Value, pointer: &str) -> Option<String> {
@@ -187,6 +188,42 @@ pub fn template(kind: TemplateKind, object: &Value) -> KnownTemplate {
         generation: long(object, "/metadata/generation").unwrap_or(0),
         spec: Template::deserialize(&object["spec"]).map_err(|error| error.to_string()),
     }
+}
+
+/// A Job of a check.
+pub fn job(object: &Value) -> Job {
+    let release = controller(object).filter(|owner| owner.kind == "Release").unwrap_or_default();
+    Job {
+        id: identity(object),
+        owner_uid: release.uid,
+        release: release.name,
+        guard: entry(object, "/metadata/labels", api::GUARD_LABEL).unwrap_or_default(),
+        run: entry(object, "/metadata/annotations", api::RUN_ANNOTATION)
+            .and_then(|run| run.parse().ok())
+            .unwrap_or(0),
+        created_at: time(object, "/metadata/creationTimestamp"),
+        deleting: object.pointer("/metadata/deletionTimestamp").is_some(),
+        ended: job_end(object),
+    }
+}
+
+/// What the Job controller says of a Job that is over. That it was late is no failure of what it checks.
+fn job_end(object: &Value) -> Option<JobEnd> {
+    let name = identity(object).name;
+    let is = |kind: &str| condition(object, kind).filter(|c| c["status"] == "True");
+    if is("Complete").is_some() {
+        return Some(JobEnd { passed: Ok(true), seen: format!("Job {name} completed") });
+    }
+    let failed = is("Failed")?;
+    let reason = text(failed, "/reason").unwrap_or_default();
+    let message = text(failed, "/message").unwrap_or_default();
+    let seen = format!("Job {name} failed: {reason}: {message}");
+    let passed = if reason == "DeadlineExceeded" {
+        Err(format!("Job {name} was not done by its deadline"))
+    } else {
+        Ok(false)
+    };
+    Some(JobEnd { passed, seen })
 }
 
 /// An autoscaler, and the kind and name of what it scales.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tower::BoxError;
 
 use super::cache::Kind;
-use crate::api::RELEASE_LABEL;
+use crate::api;
 
 /// Seconds after which a watch is asked for anew: a half-open connection is found out within this time.
 const WATCH_SECONDS: u32 = 60;
@@ -113,6 +113,7 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::ClusterTemplates => {
             ("belay.dev", "v1alpha1", "ClusterAnalysisTemplate", "clusteranalysistemplates")
         }
+        Kind::Jobs => ("batch", "v1", "Job", "jobs"),
         Kind::Autoscalers => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
         Kind::Services => ("", "v1", "Service", "services"),
         Kind::Slices => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
@@ -143,9 +144,12 @@ pub async fn watch(client: Client, namespace: Option<String>, kind: Kind, news: 
         _ => Api::all_with(client, &resource(kind)),
     };
     let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(500);
-    if kind == Kind::Slices {
+    match kind {
         // They bear the labels of their Service.
-        config = config.labels(RELEASE_LABEL);
+        Kind::Slices => config = config.labels(api::RELEASE_LABEL),
+        // A cluster may have very many Jobs that are nobody's check.
+        Kind::Jobs => config = config.labels(api::GUARD_LABEL),
+        _ => {}
     }
     // What managed which field is a third of an object and nobody here asks for it.
     let stream = watcher(api, config).backoff(waits()).modify(|object| {

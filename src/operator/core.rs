@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use super::queue::{Ended, Queue};
 use crate::act::{ActError, Outcome};
+use crate::analysis::check::Names;
 use crate::analysis::query::Target;
-use crate::analysis::{Plan, Sample, Side};
+use crate::analysis::{CheckRun, Plan, Sample, Side};
+use crate::api::Release;
 use crate::cluster::Resource;
 use crate::decide::{Brake, Decision, Effect, Expect, Identity, Memory, Observation, Reason, decide};
 use crate::observe::{Cache, Key, Kind, News};
@@ -42,6 +44,15 @@ pub enum Report {
         /// What was seen.
         sample: Box<Sample>,
     },
+    /// A check ran.
+    Checked {
+        /// The Rollout.
+        key: Key,
+        /// The uid of the Release that it was for.
+        release: String,
+        /// What it said.
+        run: CheckRun,
+    },
 }
 
 /// A pass that begins: the caller carries the effects out, one after the other, and reports [`Report::Ended`]. With
@@ -60,6 +71,8 @@ pub struct Pass {
     pub effects: Vec<Effect>,
     /// The look to take beside it, if one is due.
     pub look: Option<Look>,
+    /// The checks to run beside it, if some are due.
+    pub checks: Option<Checks>,
 }
 
 /// A look to take: the caller reports [`Report::Looked`].
@@ -71,6 +84,19 @@ pub struct Look {
     pub plan: Plan,
     /// On which pods.
     pub targets: Vec<Target>,
+}
+
+/// Checks to run: the caller reports [`Report::Checked`] for each.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// The uid of the Release.
+    pub release: String,
+    /// The plan that they are in.
+    pub plan: Plan,
+    /// The names of their guards.
+    pub guards: Vec<String>,
+    /// What placeholders stand for.
+    pub names: Names,
 }
 
 /// What is remembered, and when to wake, if all writes of a pass succeed.
@@ -85,6 +111,10 @@ pub struct Core {
     pending: BTreeMap<Key, Pending>,
     samples: BTreeMap<Key, (String, Sample)>,
     looking: BTreeSet<Key>,
+    /// Runs of checks that no pass has seen yet, with the uid of their Release.
+    runs: BTreeMap<Key, Vec<(String, CheckRun)>>,
+    /// Checks that run: by Rollout, uid of the Release and guard.
+    checking: BTreeSet<(Key, String, String)>,
     others: u64,
 }
 
@@ -162,6 +192,11 @@ impl Core {
                 self.samples.insert(key.clone(), (release, *sample));
                 self.enqueue(vec![key], now);
             }
+            Report::Checked { key, release, run } => {
+                self.checking.remove(&(key.clone(), release.clone(), run.guard.clone()));
+                self.runs.entry(key.clone()).or_default().push((release, run));
+                self.enqueue(vec![key], now);
+            }
         }
     }
 
@@ -189,18 +224,40 @@ impl Core {
             .remove(key)
             .filter(|(release, _)| Some(release) == uid.as_ref())
             .map(|(_, sample)| sample);
+        let runs = self.runs.remove(key).unwrap_or_default().into_iter();
+        observation.runs =
+            runs.filter(|(release, _)| Some(release) == uid.as_ref()).map(|(_, run)| run).collect();
         let release = observation.running().and_then(|r| r.metadata.name.clone()).unwrap_or_default();
-        let Decision { effects, memory, wake_at, sample, reasons } = decide(&observation, now);
+        let Decision { effects, memory, wake_at, sample, checks, reasons } = decide(&observation, now);
         // One look at a time per Rollout.
         let look = (sample && !self.looking.contains(key)).then(|| look_at(&observation)).flatten();
         if look.is_some() {
             self.looking.insert(key.clone());
         }
+        let checks = self.checks(key, &observation, checks);
         self.pending.insert(key.clone(), (memory, wake_at));
         if effects.is_empty() {
             self.end_pass(key, Ended::Idle, now);
         }
-        Some(Pass { key: key.clone(), since, release, reasons, effects, look })
+        Some(Pass { key: key.clone(), since, release, reasons, effects, look, checks })
+    }
+
+    /// The due checks that do not run yet; each runs once at a time.
+    fn checks(&mut self, key: &Key, observation: &Observation, due: Vec<String>) -> Option<Checks> {
+        if due.is_empty() {
+            return None;
+        }
+        let (release, plan) = planned(observation)?;
+        let uid = release.metadata.uid.clone()?;
+        let of = |guard: &String| (key.clone(), uid.clone(), guard.clone());
+        let guards: Vec<String> = due.into_iter().filter(|guard| self.checking.insert(of(guard))).collect();
+        let names = Names {
+            revision: release.spec.to.revision.clone(),
+            namespace: observation.rollout.metadata.namespace.clone().unwrap_or_default(),
+            rollout: release.spec.rollout.clone(),
+            release: release.metadata.name.clone().unwrap_or_default(),
+        };
+        (!guards.is_empty()).then_some(Checks { release: uid, plan, guards, names })
     }
 
     fn end_pass(&mut self, key: &Key, ended: Ended, now: Timestamp) {
@@ -225,6 +282,7 @@ impl Core {
         let key = (id.namespace, id.name);
         self.memory.remove(&key);
         self.samples.remove(&key);
+        self.runs.remove(&key);
     }
 }
 
@@ -242,6 +300,8 @@ pub fn judge(
         Ok(Outcome::Done(None)) => (deleted(effect).map(|id| Report::Buried(resource, id)), Ok(())),
         // An event that cannot be told must not hold up what it tells of.
         Err(error) if matches!(effect, Effect::Announce(_)) && !error.is_lost() => (None, Ok(())),
+        // A Job that cannot be made, or is there already, must not hold up the rest; another pass asks for it again.
+        Err(error) if matches!(effect, Effect::RunJob { .. }) && !error.is_lost() => (None, Ok(())),
         Err(error) if error.is_conflict() || error.is_lost() => (None, Err(Ended::Stale)),
         Err(_) => (None, Err(Ended::Failed)),
     }
@@ -282,14 +342,21 @@ fn deleted(effect: &Effect) -> Option<Identity> {
         Effect::PruneRelease { release } => Some(release.clone()),
         Effect::DeleteService { service } => Some(service.clone()),
         Effect::DeleteRoute { route, .. } => Some(route.clone()),
+        Effect::DeleteJob { job } => Some(job.clone()),
         _ => None,
     }
 }
 
-/// The pods to measure for the running release.
-fn look_at(observation: &Observation) -> Option<Look> {
+/// The running release and its plan.
+fn planned(observation: &Observation) -> Option<(&Release, Plan)> {
     let release = observation.running()?;
     let plan = Plan::resolve(release.spec.analysis.as_ref()?, release.spec.planned_looks).ok()?;
+    Some((release, plan))
+}
+
+/// The pods to measure for the running release.
+fn look_at(observation: &Observation) -> Option<Look> {
+    let (release, plan) = planned(observation)?;
     let canary = observation.replica_sets.iter().find(|rs| rs.id.name == release.spec.to.replica_set)?;
     let namespace = observation.rollout.metadata.namespace.clone().unwrap_or_default();
     let targets = observation

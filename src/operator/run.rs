@@ -12,13 +12,13 @@ use tracing::{debug, error, info, warn};
 
 use super::brake::{BrakeView, discover};
 use super::candidate::Ticket;
-use super::core::{Core, Look, Pass, Report};
+use super::core::{Checks, Core, Look, Pass, Report};
 use super::lease::Lease;
 use super::secrets::ClusterSecrets;
 use super::writes::{Writes, chain};
 use super::{Metrics, OperatorError, Options};
-use crate::analysis::Sample;
 use crate::analysis::query;
+use crate::analysis::{CheckRun, Sample};
 use crate::api::router::Router;
 use crate::clock::now;
 use crate::cluster::http::Http;
@@ -304,12 +304,15 @@ impl Loop {
     }
 
     fn start_pass(&mut self, pass: Pass, ticket: Ticket) {
-        let Pass { key, since, release, reasons, effects, look } = pass;
+        let Pass { key, since, release, reasons, effects, look, checks } = pass;
         for reason in &reasons {
             debug!(namespace = %key.0, rollout = %key.1, reason = reason.code(), "decided: {reason}");
         }
         if let Some(look) = look {
             self.look(key.clone(), look);
+        }
+        if let Some(checks) = checks {
+            self.check(&key, checks);
         }
         if effects.is_empty() {
             return;
@@ -326,6 +329,32 @@ impl Loop {
             since,
         };
         tokio::spawn(writes.carry_out(effects));
+    }
+
+    /// Runs checks beside the main loop: one that is slow holds up neither a look nor another check.
+    fn check(&self, key: &Key, checks: Checks) {
+        let (plan, names) = (Arc::new(checks.plan), Arc::new(checks.names));
+        for guard in checks.guards {
+            let (http, secrets, reports) = (self.http.clone(), self.secrets.clone(), self.reports.clone());
+            let (key, release, plan, names) =
+                (key.clone(), checks.release.clone(), plan.clone(), names.clone());
+            tokio::spawn(async move {
+                let at = now();
+                let run = query::check(&http, &*secrets, &plan, &guard, &names, at);
+                let run = tokio::time::timeout(query::LONGEST_RUN, run).await.unwrap_or_else(|_| CheckRun {
+                    guard,
+                    at,
+                    passed: Err(format!("the check took longer than {} s", query::LONGEST_RUN.as_secs())),
+                    seen: String::new(),
+                    number: None,
+                });
+                if let Err(reason) = &run.passed {
+                    debug!(namespace = %key.0, rollout = %key.1, guard = %run.guard, %reason, "no answer");
+                }
+                // The main loop is gone only when the process ends.
+                drop(reports.send(Report::Checked { key, release, run }).await);
+            });
+        }
     }
 
     /// Takes a look beside the main loop.

@@ -139,6 +139,14 @@ impl Writes {
                 self.metrics.reaction(reaction);
                 warn!(%namespace, %rollout, %release, %reason, reaction_seconds = reaction, "the canary's weight is gone");
             }
+            Effect::SplitRoute { marks, .. } | Effect::PinService { marks, .. }
+                if marks.stopped.is_some() =>
+            {
+                let reaction = now().duration_since(self.since).as_secs_f64();
+                self.metrics.reaction(reaction);
+                let reason = marks.stopped.as_deref().unwrap_or_default();
+                warn!(%namespace, %rollout, %release, %reason, reaction_seconds = reaction, "the canary's traffic is gone");
+            }
             Effect::Announce(a) => {
                 info!(%namespace, %rollout, %release, reason = a.reason.code(), "{}", a.reason);
             }

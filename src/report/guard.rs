@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::check_runs::CheckReport;
 use super::looks::LookReport;
 use crate::analysis::{Compared, GuardPlan, Plan, Quantile, explain, explanation_text};
 use crate::api::Release;
@@ -36,7 +37,10 @@ pub struct GuardReport {
     /// Of a gauge: the means since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<MeanReport>,
-    /// How much is proven, and how much is needed.
+    /// Of a check: how its runs went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckReport>,
+    /// How much is proven, and how much is needed. Of a check it is either nothing or beyond every bound.
     pub evidence: EvidenceReport,
     /// The whole in sentences.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +166,7 @@ pub(super) fn guards(release: &Release) -> Vec<GuardReport> {
         let known = found.cloned().unwrap_or_default();
         let seen = known.looks > 0;
         let explained = explain(&known, planned, &plan);
-        let words = seen.then(|| explanation_text(&explained, ""));
+        let words = (seen || explained.check.is_some()).then(|| explanation_text(&explained, ""));
         let compared = |c: &Compared| ComparedReport {
             slower_than: c.edge,
             canary: share(c.counts.canary_bad, c.counts.canary_total),
@@ -178,6 +182,7 @@ pub(super) fn guards(release: &Release) -> Vec<GuardReport> {
             quantiles: explained.quantiles.iter().map(QuantileReport::from).collect(),
             seconds_to_proof: explained.seconds_to_proof.map(f64::ceil),
             mean: explained.gauge.map(|[canary, stable]| MeanReport { canary, stable }),
+            check: explained.check.as_ref().map(CheckReport::new),
             evidence: EvidenceReport {
                 worse: Proof::new(known.strict, plan.needed_strict(planned)),
                 beyond_tolerance: Proof::new(known.margin, plan.needed_margin),

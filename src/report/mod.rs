@@ -29,6 +29,7 @@
 pub mod analyze;
 pub mod change;
 mod chart;
+pub mod check_runs;
 pub mod checks;
 pub mod command;
 pub mod guard;
@@ -43,6 +44,7 @@ pub mod rollout;
 pub mod streams;
 pub mod svg;
 pub mod text;
+pub mod traffic;
 pub mod version;
 
 use jiff::tz::TimeZone;

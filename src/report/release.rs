@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use super::guard::{GuardReport, guards};
 use super::looks::{looks, starts};
+use super::traffic::TrafficReport;
 use super::{Report, Scene, release_text, text};
 use crate::analysis::Plan;
 use crate::api::release::Verb;
 use crate::api::rollout::Revision;
+use crate::api::strategy::Match;
 use crate::api::{Release, ReleasePhase};
 
 /// One release.
@@ -56,6 +58,9 @@ pub struct ReleaseReport {
     /// Share of the new version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightReport>,
+    /// What carries the traffic; absent where it goes by pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficReport>,
     /// Whether a person paused it.
     pub paused: bool,
     /// When the Release was created.
@@ -126,7 +131,7 @@ pub struct ImageChange {
 pub struct StepReport {
     /// From 1.
     pub number: u32,
-    /// In percent.
+    /// In percent; 0 while the new version is looked at without users.
     pub weight: i32,
     /// Least time.
     pub min_seconds: u64,
@@ -134,6 +139,15 @@ pub struct StepReport {
     pub max_seconds: u64,
     /// Whether it waits for a person.
     pub pause: bool,
+    /// Whether the new version has all traffic in it, and the old one stands by.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bake: bool,
+    /// Requests that all go to the new version, whatever the weight: any of these.
+    #[serde(rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<Match>,
+    /// Copies of so many percent of stable's requests go to the new version, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<i32>,
     /// Whether it is passed.
     pub passed: bool,
 }
@@ -254,6 +268,9 @@ impl ReleaseReport {
                 min_seconds: Duration::from(step.min_duration).as_secs(),
                 max_seconds: Duration::from(step.max_duration).as_secs(),
                 pause: step.pause,
+                bake: step.bake,
+                matches: step.matches.clone(),
+                mirror: step.mirror,
                 passed: promoted || number <= status.step.index,
             })
             .collect();
@@ -290,6 +307,7 @@ impl ReleaseReport {
                 canary_pods: weight.canary_pods,
                 stable_pods: weight.stable_pods,
             }),
+            traffic: TrafficReport::of(release),
             paused: status.paused,
             created_at: release.metadata.creation_timestamp.as_ref().map(|at| at.0),
             started_at,
@@ -332,6 +350,10 @@ impl ReleaseReport {
                 let Some(known) = state.guards.iter().find(|known| known.name == guard.name) else {
                     continue;
                 };
+                if guard.check.is_some() {
+                    // It has runs and no looks.
+                    continue;
+                }
                 guard.looks = looks(known, planned, &plan, &starts);
                 let kept = u32::try_from(guard.looks.len()).unwrap_or(u32::MAX);
                 guard.looks_gone = known.looks.saturating_sub(kept);
@@ -416,18 +438,27 @@ fn next_steps(report: &ReleaseReport) -> Vec<NextStep> {
     let abort = || run("roll back now", "abort");
     match report.phase {
         ReleasePhase::Pending => vec![run("follow it", "status --watch"), abort()],
-        ReleasePhase::Progressing | ReleasePhase::Baking => {
+        ReleasePhase::Progressing => {
             vec![
                 run("follow it", "status --watch"),
                 run("leave this step without waiting", "promote"),
                 abort(),
             ]
         }
+        ReleasePhase::Baking => {
+            vec![
+                run("follow it", "status --watch"),
+                run("end the bake now, and let the old version go", "promote"),
+                run("give the old version all traffic again", "abort"),
+            ]
+        }
         ReleasePhase::Paused if report.paused => vec![run("let it go on", "resume"), abort()],
         ReleasePhase::Paused => {
             let mut next = Vec::new();
             if report.step.as_ref().is_some_and(|step| step.waits_for_person) {
-                next.push(run("let the step go on", "approve"));
+                let preview = report.present().is_some_and(StepReport::is_preview);
+                let to = if preview { "allow the switch to the new version" } else { "let the step go on" };
+                next.push(run(to, "approve"));
             }
             next.extend([run("leave this step without waiting", "promote"), abort()]);
             next

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::Scene;
 use super::chart::{chart, legend};
+use super::check_runs::check_table;
 use super::guard::{GuardReport, Share};
 use super::looks::starts;
-use super::release::{CommandEntry, Event, ImageChange, ReleaseReport};
+use super::release::{CommandEntry, Event, ImageChange, ReleaseReport, StepReport};
 use super::text::{Tone, age, count, evidence, moment, paint, percent, plural, seconds, table, wrap};
+use super::traffic::TrafficReport;
 use crate::api::ReleasePhase;
 use crate::api::release::Verb;
 
@@ -56,6 +58,10 @@ pub fn headline(report: &ReleaseReport) -> String {
         ReleasePhase::RolledBack => format!("Rolled back{after}."),
         ReleasePhase::Superseded => format!("Superseded{after}."),
         ReleasePhase::Pending => "Pending: the canary does not exist yet.".to_owned(),
+        ReleasePhase::Baking => {
+            let began = took.map_or(String::new(), |took| format!("; it began {took} ago"));
+            format!("Baking: the new version has all traffic, and the old one stands by{began}.")
+        }
         other => {
             let mut words = phase_words(other).to_owned();
             if let Some(first) = words.get_mut(0..1) {
@@ -78,10 +84,11 @@ pub(super) fn image_words(changes: &[ImageChange]) -> String {
     changes.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
-/// `step 2/3`, or what there is instead of a step.
+/// `2/3`, or what there is instead of a step; with what it is, where that is more than a weight.
 pub fn step_words(report: &ReleaseReport) -> String {
+    let role = report.present().map_or("", StepReport::role);
     match &report.step {
-        Some(step) => format!("{}/{}", step.number, step.of),
+        Some(step) => format!("{}/{}{role}", step.number, step.of),
         None if report.steps.iter().all(|step| step.passed) => format!("all {} passed", report.steps.len()),
         None => format!("0/{}", report.steps.len()),
     }
@@ -98,6 +105,9 @@ pub fn weight_words(report: &ReleaseReport) -> Option<String> {
             plural(out, "pod"),
             weight.stable_pods
         ));
+    }
+    if let Some(traffic) = &report.traffic {
+        return traffic.weight_words(report);
     }
     let mut words = format!("{} % reached of {} % wanted", weight.reached, weight.desired);
     if weight.reachable != weight.desired {
@@ -136,7 +146,14 @@ pub fn line(report: &ReleaseReport) -> String {
     if let Some(clock) = clock_words(report).filter(|_| !report.finished) {
         parts.push(clock);
     }
+    if let Some(held) = report.traffic.as_ref().map(|traffic| traffic.held_writes).filter(|held| *held > 0) {
+        parts.push(format!("{held} held"));
+    }
     for guard in report.guards.iter().filter(|guard| guard.seen) {
+        if let Some(check) = &guard.check {
+            parts.push(format!("{} {}", guard.name, check.short()));
+            continue;
+        }
         parts.push(format!(
             "{} worse {}/{} safe {}/{}",
             guard.name,
@@ -170,6 +187,15 @@ pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> St
         if let Some(words) = clock_words(report) {
             field("clock", &words);
         }
+        if let Some(traffic) = &report.traffic {
+            field("traffic", &traffic.words());
+        }
+        if let Some(words) = report.present().and_then(StepReport::chosen) {
+            field("chosen", &words);
+        }
+    }
+    if let Some(words) = report.traffic.as_ref().and_then(TrafficReport::held) {
+        field("held", &paint(scene, Tone::Care, &words));
     }
     if let Some(message) = &report.message {
         field(if report.finished { "why" } else { "now" }, message);
@@ -183,9 +209,14 @@ pub(super) fn picture(report: &ReleaseReport, scene: &Scene, lines: usize) -> St
         let why = silent.reason.as_deref().unwrap_or("the reason is not known");
         field("metrics", &format!("no data for {}: {why}", age(silent.since, scene.now)));
     }
-    if !report.guards.is_empty() {
+    if report.guards.iter().any(|guard| guard.check.is_none()) {
         text.push_str("  guards\n");
         text.push_str(&guard_table(&report.guards, scene, 4));
+    }
+    let checks = check_table(&report.guards, scene, 4);
+    if !checks.is_empty() {
+        text.push_str("  checks\n");
+        text.push_str(&checks);
     }
     if !report.timeline.is_empty() && lines > 0 {
         text.push_str("  lately\n");
@@ -201,6 +232,7 @@ fn guard_table(guards: &[GuardReport], scene: &Scene, indent: usize) -> String {
     };
     let rows: Vec<Vec<String>> = guards
         .iter()
+        .filter(|guard| guard.check.is_none())
         .map(|guard| {
             let (canary, stable) = match (guard.compared.get(guard.worst), &guard.mean) {
                 (Some(worst), _) => {
@@ -282,6 +314,13 @@ pub(super) fn story(report: &ReleaseReport, scene: &Scene) -> String {
     if !report.finished {
         let parts = [Some(format!("step {}", step_words(report))), weight_words(report), clock_words(report)];
         let _ = writeln!(text, "{}", parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
+    }
+    let traffic = report.traffic.as_ref();
+    let carried = traffic.filter(|_| !report.finished).map(TrafficReport::words);
+    let chosen = report.present().filter(|_| !report.finished).and_then(StepReport::chosen);
+    let held = traffic.and_then(TrafficReport::held);
+    for words in [carried, chosen, held].into_iter().flatten() {
+        text.push_str(&wrap(scene, 0, &sentence(&words)));
     }
 
     text.push_str("\nEvidence\n");

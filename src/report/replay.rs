@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::guard::Proof;
+use super::guard::{GuardReport, Proof};
 use super::looks::{Start, resets, starts};
 use super::release::ReleaseReport;
 use super::release_text::headline;
@@ -53,8 +53,11 @@ pub struct ReplayReport {
     pub rolled_back: Option<Culprit>,
     /// The last look that is recorded: nothing is known of what came after.
     pub looks_end: Moment,
-    /// The guards.
+    /// The guards that compare numbers.
     pub guards: Vec<GuardReplay>,
+    /// The checks, which are not replayed: how their runs really went, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<String>,
 }
 
 /// What really happened.
@@ -249,12 +252,17 @@ impl ReplayReport {
             different: different(what, &own, &changed),
             rolled_back: first.map(|(_, _, culprit)| culprit),
             looks_end: times.moment(end),
+            checks: report.guards.iter().filter(|guard| guard.check.is_some()).filter_map(in_words).collect(),
             guards,
             name: report.name,
             namespace: report.namespace,
             workload: report.workload,
         })
     }
+}
+
+fn in_words(guard: &GuardReport) -> Option<String> {
+    guard.words.clone()
 }
 
 fn guard_replay(
@@ -394,6 +402,12 @@ impl Report for ReplayReport {
         text.push_str(&wrap(scene, 0, &then));
         for guard in &self.guards {
             guard_text(&mut text, guard, self.different.is_some(), scene);
+        }
+        if !self.checks.is_empty() {
+            text.push_str("\nChecks are not replayed, their runs were what they were:\n");
+            for check in &self.checks {
+                text.push_str(&wrap(scene, 2, check));
+            }
         }
         text
     }

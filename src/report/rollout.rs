@@ -9,7 +9,7 @@ use super::release::{ReleaseReport, RevisionReport};
 use super::text::{Tone, age, paint, table};
 use super::{Report, Scene, release_text};
 use crate::analysis::Source;
-use crate::api::{Rollout, RolloutPhase};
+use crate::api::{ReleasePhase, Rollout, RolloutPhase};
 
 /// A Rollout.
 #[derive(Serialize, Clone, Debug, PartialEq)]
@@ -298,12 +298,27 @@ pub struct ListItem {
     /// The Rollout.
     #[serde(flatten)]
     pub rollout: RolloutReport,
+    /// What the running release is doing, as in the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_phase: Option<ReleasePhase>,
     /// The step of the running release: `2/3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// The weight that it has reached, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i32>,
+}
+
+impl ListItem {
+    /// What it is doing: where the release says more than that there is one, what that is doing.
+    fn phase(&self, scene: &Scene) -> String {
+        match (self.rollout.phase, self.release_phase) {
+            (Some(RolloutPhase::Releasing), Some(of)) if of != ReleasePhase::Progressing => {
+                release_text::phase(scene, of)
+            }
+            (of, _) => phase(scene, of),
+        }
+    }
 }
 
 impl Report for ListReport {
@@ -325,7 +340,7 @@ impl Report for ListReport {
                 let mut row = vec![
                     rollout.name.clone(),
                     rollout.workload.clone(),
-                    phase(scene, rollout.phase),
+                    item.phase(scene),
                     item.step.clone().unwrap_or_default(),
                     item.weight.map_or(String::new(), |weight| format!("{weight} %")),
                     rollout.stable.as_ref().map_or(String::new(), |stable| stable.revision.clone()),

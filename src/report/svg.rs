@@ -32,7 +32,8 @@ const SAFE: &str = "#12724a";
 /// The picture.
 pub fn svg(report: &ReleaseReport) -> String {
     let starts = starts(&report.timeline, report.first_look_at);
-    let panels = report.guards.len().max(1) as f64;
+    let measured = || report.guards.iter().filter(|guard| guard.check.is_none());
+    let panels = measured().count().max(1) as f64;
     let height = HEADER + panels * PANEL + 12.0;
     let mut out = String::new();
     let _ = writeln!(
@@ -55,17 +56,16 @@ pub fn svg(report: &ReleaseReport) -> String {
     }
     label(&mut out, at(56.0), &Style::of(INK), &shortened(&summary, 140));
     label(&mut out, at(76.0), &Style::of(FAINT), &shortened(&image_words(&report.images), 140));
-    if report.guards.is_empty() {
-        label(
-            &mut out,
-            at(HEADER + 30.0),
-            &Style::of(FAINT),
-            "This release has no guards: it advances by time.",
-        );
+    if measured().next().is_none() {
+        let words = match report.guards.len() {
+            0 => "This release has no guards: it advances by time.".to_owned(),
+            _ => "This release has checks and no guards that compare numbers.".to_owned(),
+        };
+        label(&mut out, at(HEADER + 30.0), &Style::of(FAINT), &words);
     }
     let last = report.guards.iter().flat_map(|g| &g.looks).map(|l| l.second).fold(1.0, f64::max);
     let mut top = HEADER;
-    for guard in &report.guards {
+    for guard in measured() {
         panel(&mut out, &Panel { guard, starts: &starts, report, last, top });
         top += PANEL;
     }

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use super::dialect::{Dialect, Names, Place};
 use super::ops::{self, Ops};
 use super::weights::{self, List};
-use super::{Ask, Refusal, Split, Write};
+use super::{Ask, Can, Refusal, Split, Write};
 
 const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
+/// What the load balancer takes in one action.
+const MOST_GROUPS: usize = 5;
 const CURE: &str = "have an annotation `alb.ingress.kubernetes.io/actions.NAME` of type `forward` whose \
                     `forwardConfig.targetGroups` name it by `serviceName`, and a backend NAME with port \
                     `use-annotation`";
@@ -49,12 +51,12 @@ impl Dialect for Groups {
 struct Action {
     key: String,
     text: String,
-    action: Value,
+    value: Value,
 }
 
 impl Action {
     fn groups(&self) -> &[Value] {
-        self.action["forwardConfig"]["targetGroups"].as_array().map_or(&[], Vec::as_slice)
+        self.value["forwardConfig"]["targetGroups"].as_array().map_or(&[], Vec::as_slice)
     }
 }
 
@@ -66,9 +68,9 @@ fn actions(route: &Value) -> Vec<Action> {
         .filter(|(key, _)| key.starts_with(ACTIONS))
         .filter_map(|(key, text)| {
             let text = text.as_str()?;
-            let action: Value = serde_json::from_str(text).ok()?;
-            action["forwardConfig"]["targetGroups"].is_array().then_some(())?;
-            Some(Action { key: key.clone(), text: text.to_owned(), action })
+            let value: Value = serde_json::from_str(text).ok()?;
+            value["forwardConfig"]["targetGroups"].is_array().then_some(())?;
+            Some(Action { key: key.clone(), text: text.to_owned(), value })
         })
         .collect()
 }
@@ -108,7 +110,7 @@ pub(super) fn read(route: &Value, stable: &str, canary: &str) -> Result<Split, R
             List::Both(share) => split.canary = split.canary.max(Some(share)),
         }
         split.rules += 1;
-        split.sessions |= action.action["forwardConfig"]["targetGroupStickinessConfig"]["enabled"] == true;
+        split.sessions |= action.value["forwardConfig"]["targetGroupStickinessConfig"]["enabled"] == true;
     }
     if split.rules == 0 {
         return Err(Refusal::NotNamed { stable: stable.to_owned(), cure: CURE });
@@ -119,21 +121,38 @@ pub(super) fn read(route: &Value, stable: &str, canary: &str) -> Result<Split, R
 pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> {
     let names = Names::of(route, &ask.stable, &ask.canary);
     let off = ask.weight == 0 && ask.matches.is_empty() && ask.mirror.is_none();
+    if !ask.matches.is_empty() {
+        Groups.matched("", &Value::Null, &[], &ask.matches)?;
+    }
+    if let Some(percent) = ask.mirror {
+        Groups.mirror("", &mut Value::Null, &Value::Null, percent, Can::default())?;
+    }
     let mut ops = Ops::of(route);
     let mut used = 0;
-    for mut action in if off { actions(route) } else { understood(route, &ask.stable)? } {
+    let all = if off { actions(route) } else { understood(route, &ask.stable)? };
+    for mut action in all {
         let found = weights::look(action.groups(), &Groups, names, &action.key);
-        let Some(groups) = action.action["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
+        let Some(groups) = action.value["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
         match found {
             Ok(List::Other | List::Idle) => continue,
             Ok(List::Stable | List::Both(_)) => {
                 used += 1;
-                // Nothing of it changes with a split: not their order, nor what is not known here.
-                let unable = Groups.matched(&action.key, &Value::Null, &[], &[]);
-                if !ask.matches.is_empty() {
-                    unable?;
-                }
                 weights::split(groups, &Groups, names, ask.weight, &action.key)?;
+                if groups.len() > MOST_GROUPS && !off {
+                    return Err(Refusal::TooMany {
+                        what: "target groups in an action",
+                        have: groups.len(),
+                        most: MOST_GROUPS,
+                    });
+                }
+                let sessions = &action.value["forwardConfig"]["targetGroupStickinessConfig"]["enabled"];
+                if ask.sticky().is_some() && *sessions != true {
+                    return Err(Refusal::Unable {
+                        router: Groups.router(),
+                        what: "have sessions that can be told from its owner's",
+                        cure: "set `targetGroupStickinessConfig` in the action yourself; it stays as it is",
+                    });
+                }
             }
             Ok(List::Canary) | Err(_) if off => weights::join(groups, &Groups, names, None),
             Ok(List::Canary) => {
@@ -141,7 +160,7 @@ pub(super) fn patch(route: &Value, ask: &Ask) -> Result<Option<Write>, Refusal> 
             }
             Err(refusal) => return Err(refusal),
         }
-        write(&mut ops, &action.key, &action.text, &action.action);
+        write(&mut ops, &action.key, &action.text, &action.value);
     }
     if used == 0 && !off {
         return Err(Refusal::NotNamed { stable: ask.stable.clone(), cure: CURE });
@@ -179,12 +198,12 @@ pub(super) fn give_back(route: &Value, original: &Value, stable: &str, canary: &
         let before = original[&path].as_str().unwrap_or_default();
         let decoded: Value = serde_json::from_str(before).unwrap_or_default();
         let groups = decoded["forwardConfig"]["targetGroups"].as_array().map(Vec::as_slice);
-        let Some(list) = action.action["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
+        let Some(list) = action.value["forwardConfig"]["targetGroups"].as_array_mut() else { continue };
         if list.iter().all(|backend| Groups.named(backend, names.namespace) != Some(canary)) {
             continue;
         }
         weights::join(list, &Groups, names, groups);
-        let text = if action.action == decoded { before.to_owned() } else { action.action.to_string() };
+        let text = if action.value == decoded { before.to_owned() } else { action.value.to_string() };
         ops.replace(&path, &json!(action.text), &json!(text));
     }
     ops.route()

@@ -5,10 +5,14 @@ use serde_json::{Value, json};
 use super::dialect::{Dialect, Names, Place};
 use super::{Can, Match, Refusal, Test, Uptake, Wanted};
 
-/// Rules in one route, as the kind's schema has it.
+/// Rules in one route, as the kinds' schemas have it (v1.3).
 const RULES: usize = 16;
+/// Backends of one rule.
+const BACKENDS: usize = 16;
 /// Matches in one rule.
 const MATCHES: usize = 64;
+/// Matches in one route.
+const ALL_MATCHES: usize = 128;
 
 const PLACES: &[Place] = &[Place { at: "/spec/rules", list: "backendRefs", many: true, requests: true }];
 const CURE: &str =
@@ -103,12 +107,19 @@ fn named<'a>(backend: &'a Value, namespace: &str) -> Option<&'a str> {
 
 fn check(route: &Value) -> Result<(), Refusal> {
     let rules = route["spec"]["rules"].as_array().map_or(&[][..], Vec::as_slice);
-    if rules.len() > RULES {
-        return Err(Refusal::TooMany { what: "rules", have: rules.len(), most: RULES });
-    }
-    let matches = rules.iter().map(|rule| rule["matches"].as_array().map_or(0, Vec::len)).max().unwrap_or(0);
-    if matches > MATCHES {
-        return Err(Refusal::TooMany { what: "matches in a rule", have: matches, most: MATCHES });
+    let of =
+        |list: &str| rules.iter().map(|rule| rule[list].as_array().map_or(0, Vec::len)).collect::<Vec<_>>();
+    let (matches, backends) = (of("matches"), of("backendRefs"));
+    let greatest = |all: &[usize]| all.iter().copied().max().unwrap_or(0);
+    for (what, have, most) in [
+        ("rules", rules.len(), RULES),
+        ("backends in a rule", greatest(&backends), BACKENDS),
+        ("matches in a rule", greatest(&matches), MATCHES),
+        ("matches", matches.iter().sum(), ALL_MATCHES),
+    ] {
+        if have > most {
+            return Err(Refusal::TooMany { what, have, most });
+        }
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub fn companion(router: Router, route: &str, canary: &str) -> Option<String> {
     (router == Router::NginxIngress).then(|| format!("{route}-{canary}"))
 }
 
-fn dialect_of(router: Router) -> Form {
+fn form_of(router: Router) -> Form {
     match router {
         Router::HttpRoute => Form::Rules(&gateway::HTTP),
         Router::GrpcRoute => Form::Rules(&gateway::GRPC),
@@ -62,7 +62,8 @@ enum Form {
 pub struct Seen<'a> {
     /// The route, as it is.
     pub route: &'a Value,
-    /// The companion, if the router has one and it exists. Whose it is, the caller knows by its owner.
+    /// The companion, if the router has one and it exists. The caller passes only what the release owns: it is
+    /// changed and deleted here without another look at whose it is.
     pub companion: Option<&'a Value>,
     /// What the server's version of the kind can say.
     pub can: Can,
@@ -199,15 +200,16 @@ pub enum Uptake {
 
 /// What the route does with the canary now.
 pub fn read(router: Router, seen: &Seen<'_>, stable: &str, canary: &str) -> Result<Split, Refusal> {
-    match dialect_of(router) {
+    match form_of(router) {
         Form::Rules(dialect) => rules::read(dialect, seen.route, stable, canary),
         Form::Nginx => nginx::read(seen, stable, canary),
         Form::Alb => alb::read(seen.route, stable, canary),
     }
 }
 
-/// The write that brings the route to what is asked; nothing when it is already so. Weight 0 without matches,
-/// mirror and sessions is refused only for a route in which somebody else took the stable Service away.
+/// The write that brings the route to what is asked; nothing when it is already so. A canary that is not there is
+/// added, at weight 0 as well. Weight 0 without matches and mirror is never refused: what somebody broke meanwhile
+/// so that it cannot be divided loses the canary altogether.
 pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>, Refusal> {
     if !(0..=100).contains(&ask.weight) {
         return Err(Refusal::Share { what: "a weight", value: ask.weight });
@@ -215,7 +217,12 @@ pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>
     if let Some(percent) = ask.mirror.filter(|percent| !(1..=100).contains(percent)) {
         return Err(Refusal::Share { what: "a mirror", value: percent });
     }
-    match dialect_of(router) {
+    let empty = |one: &Match| one.headers.is_empty() && one.cookies.is_empty() && one.query.is_empty();
+    if ask.matches.iter().any(empty) {
+        let why = "it has no condition";
+        return Err(Refusal::Match { at: "the route".to_owned(), name: "all requests".to_owned(), why });
+    }
+    match form_of(router) {
         Form::Rules(dialect) => rules::patch(dialect, seen, ask),
         Form::Nginx => nginx::patch(seen, ask),
         Form::Alb => alb::patch(seen.route, ask),
@@ -225,7 +232,7 @@ pub fn patch(router: Router, seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>
 /// What a release may change of the route, as it is before: JSON pointers with their values, to be recorded at its
 /// start. Refused when a release could not be sure to give it back: the route names the canary already.
 pub fn borrowed(router: Router, seen: &Seen<'_>, stable: &str, canary: &str) -> Result<Value, Refusal> {
-    match dialect_of(router) {
+    match form_of(router) {
         Form::Rules(dialect) => rules::borrowed(dialect, seen.route, stable, canary),
         Form::Nginx => nginx::borrowed(seen, stable, canary),
         Form::Alb => alb::borrowed(seen.route, stable, canary),
@@ -242,7 +249,7 @@ pub fn give_back(
     stable: &str,
     canary: &str,
 ) -> Option<Write> {
-    match dialect_of(router) {
+    match form_of(router) {
         Form::Rules(dialect) => rules::give_back(dialect, seen.route, original, stable, canary),
         Form::Nginx => seen.companion.map(|_| Write::Delete),
         Form::Alb => alb::give_back(seen.route, original, stable, canary),

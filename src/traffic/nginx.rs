@@ -67,7 +67,7 @@ fn understood(route: &Value, stable: &str, canary: &str) -> Result<usize, Refusa
     }
 }
 
-/// The companion must say that it is a canary: another Ingress of its name is somebody else's.
+/// A companion that does not say that it is a canary has no weight that could be read.
 fn is_canary(companion: &Value, canary: &str) -> Result<(), Refusal> {
     if annotation(companion, "canary") == Some("true") {
         return Ok(());
@@ -110,7 +110,7 @@ pub(super) fn patch(seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>, Refusal
     let off = ask.weight == 0 && ask.matches.is_empty() && ask.mirror.is_none();
     let understood = understood(seen.route, &ask.stable, &ask.canary);
     match (understood, seen.companion) {
-        // The owner's Ingress has changed, or the companion is not one: taking it away needs neither.
+        // The owner has changed the Ingress. Taking the canary away does not wait for them.
         (Err(_), Some(_)) if off => return Ok(Some(Write::Delete)),
         (Err(_), None) if off => return Ok(None),
         (Err(refusal), _) => return Err(refusal),
@@ -133,7 +133,6 @@ pub(super) fn patch(seen: &Seen<'_>, ask: &Ask) -> Result<Option<Write>, Refusal
     }
     let wanted = wanted(seen.route, ask)?;
     let Some(companion) = seen.companion else { return Ok(Some(Write::Create(wanted))) };
-    is_canary(companion, &ask.canary)?;
     Ok(difference(companion, &wanted).done().map(Write::Companion))
 }
 

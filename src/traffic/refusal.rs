@@ -95,7 +95,6 @@ impl Refusal {
     /// What the owner of the route can do about it.
     pub fn cure(&self) -> String {
         match self {
-            Self::NotNamed { cure, .. } => (*cure).to_owned(),
             Self::Twice { service, .. } => format!("name {service} once in each list of backends"),
             Self::Foreign { canary, .. } => {
                 format!("take {canary} out of the route: Belay adds it when a release starts")
@@ -105,7 +104,7 @@ impl Refusal {
             Self::TooFine { .. } => {
                 "use small weights, or round ones: 30 and 70 instead of 33 and 67".to_owned()
             }
-            Self::Unable { cure, .. } => (*cure).to_owned(),
+            Self::NotNamed { cure, .. } | Self::Unable { cure, .. } => (*cure).to_owned(),
             Self::Match { .. } => "use another header, cookie or parameter".to_owned(),
             Self::TooMany { .. } => "use fewer matches, or divide the route".to_owned(),
             Self::Share { .. } => "use a number from 0 to 100".to_owned(),

@@ -50,6 +50,8 @@ fn rest(dialect: &dyn Dialect, rule: &Value, place: &Place, names: Names<'_>) ->
     let mut rest = bare(dialect, rule, names);
     if let Some(fields) = rest.as_object_mut() {
         fields.remove(place.list);
+        // An empty list of filters says what none says, and is lost when a mirror comes and goes.
+        fields.retain(|_, field| field.as_array().is_none_or(|list| !list.is_empty()));
     }
     rest
 }

@@ -126,29 +126,24 @@ fn priority(route: &Value) -> i64 {
 
 /// All conditions of one match, in the syntax of Traefik 3.
 fn condition(at: &str, wanted: &Match) -> Result<String, Refusal> {
-    let one = |function: &str, name: &str, value: &Wanted| {
-        let (suffix, value) = match value {
-            Wanted::Exact(value) => ("", value.clone()),
-            Wanted::Regex(value) => ("Regexp", format!("^(?:{value})$")),
-        };
+    let call = |function: &str, name: &str, value: &str| {
         // The rule quotes in backticks, within which nothing can be escaped.
         if name.contains('`') || value.contains('`') {
             let why = "Traefik cannot quote a backtick";
             return Err(Refusal::Match { at: at.to_owned(), name: name.to_owned(), why });
         }
-        Ok(format!("{function}{suffix}(`{name}`, `{value}`)"))
+        Ok(format!("{function}(`{name}`, `{value}`)"))
     };
-    let of = |function: &'static str| move |test: &Test| one(function, &test.name, &test.value);
-    let cookie = |cookie: &Test| one("Header", "Cookie", &Wanted::Regex(cookie_regex(cookie)));
-    let all: Vec<String> = (wanted.headers.iter().map(of("Header")))
-        .chain(wanted.cookies.iter().map(cookie))
-        .chain(wanted.query.iter().map(of("Query")))
-        .collect::<Result<_, _>>()?;
-    match all.is_empty() {
-        true => {
-            let why = "it has no condition";
-            Err(Refusal::Match { at: at.to_owned(), name: "the requests".to_owned(), why })
+    let of = |exact: &'static str, regex: &'static str| {
+        move |test: &Test| match &test.value {
+            Wanted::Exact(value) => call(exact, &test.name, value),
+            Wanted::Regex(value) => call(regex, &test.name, &format!("^(?:{value})$")),
         }
-        false => Ok(all.join(" && ")),
-    }
+    };
+    let cookie = |cookie: &Test| call("HeaderRegexp", "Cookie", &cookie_regex(cookie));
+    let all: Vec<String> = (wanted.headers.iter().map(of("Header", "HeaderRegexp")))
+        .chain(wanted.cookies.iter().map(cookie))
+        .chain(wanted.query.iter().map(of("Query", "QueryRegexp")))
+        .collect::<Result<_, _>>()?;
+    Ok(all.join(" && "))
 }

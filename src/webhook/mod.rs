@@ -1,7 +1,7 @@
-//! The operator as a webhook: brake and stamp for API servers without admission policies.
+//! The operator as a webhook: brake, stamp and hold for API servers without admission policies.
 //!
-//! Purpose: answer the API server over HTTPS by the rules of [`crate::install::brake`] and
-//! [`crate::install::stamp`], with certificates that are made and renewed here. Every operator answers, whether it
+//! Purpose: answer the API server over HTTPS by the rules of [`crate::install::brake`],
+//! [`crate::install::stamp`] and [`crate::install::hold`], with certificates that are made and renewed here. Every operator answers, whether it
 //! holds the lease or not.
 //! May touch: one Secret, one `MutatingWebhookConfiguration`, one port. Must never: know anything of releases, or
 //! let a private key out.

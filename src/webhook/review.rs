@@ -1,7 +1,7 @@
 //! One question of the API server, and its answer.
 //!
-//! Purpose: `AdmissionReview` in, `AdmissionReview` with a JSON Patch out, by the rules of [`crate::install::brake`]
-//! and [`crate::install::stamp`]. What cannot be read is refused with the reason.
+//! Purpose: `AdmissionReview` in, `AdmissionReview` with a JSON Patch out, by the rules of [`crate::install::brake`],
+//! [`crate::install::stamp`] and [`crate::install::hold`]. What cannot be read is refused with the reason.
 //! May touch: JSON. Must never: do I/O, hold a rule itself, or panic on any input.
 
 use json_patch::jsonptr::PointerBuf;
@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api;
-use crate::install::webhook::{BRAKE_PATH, STAMP_PATH};
-use crate::install::{ANSWERED, ASKED, brake, stamp};
+use crate::install::hold::Held;
+use crate::install::webhook::{BRAKE_PATH, HOLD_PATH, STAMP_PATH};
+use crate::install::{ANSWERED, ASKED, brake, hold, stamp};
 
 /// What is sent back.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,18 +75,30 @@ pub fn answer(path: &str, operator_user: &str, body: &[u8]) -> Answer {
     )
 }
 
+/// What a question is judged by.
+enum Rules {
+    Brake,
+    Stamp,
+    Hold(Held),
+}
+
+fn rules(path: &str, kind: &Kind) -> Result<Rules, String> {
+    let Kind { group, kind } = kind;
+    let found = match path {
+        BRAKE_PATH => (group == "apps" && kind == "Deployment").then_some(Rules::Brake),
+        STAMP_PATH => (group == api::GROUP && kind == "Release").then_some(Rules::Stamp),
+        HOLD_PATH => {
+            hold::kinds().into_iter().find(|held| held.group == group && held.kind == kind).map(Rules::Hold)
+        }
+        _ => return Err(format!("belay has no answer at {path}; run belay install")),
+    };
+    found.ok_or_else(|| format!("belay judges other kinds at {path}, not {kind}.{group}; run belay install"))
+}
+
 fn judged(path: &str, operator_user: &str, request: Value) -> Result<Patch, String> {
     let request: Request =
         serde_json::from_value(request).map_err(|e| format!("belay cannot read this request: {e}"))?;
-    let (group, kind) = match path {
-        BRAKE_PATH => ("apps", "Deployment"),
-        STAMP_PATH => (api::GROUP, "Release"),
-        _ => return Err(format!("belay has no answer at {path}; run belay install")),
-    };
-    if (request.kind.group.as_str(), request.kind.kind.as_str()) != (group, kind) {
-        let asked = format!("{}.{}", request.kind.kind, request.kind.group);
-        return Err(format!("belay judges {kind}.{group} at {path}, not {asked}; run belay install"));
-    }
+    let rules = rules(path, &request.kind)?;
     let user = &request.user_info.username;
     let whole = |object: &Value, what: &str| {
         if object.is_object() {
@@ -94,21 +107,19 @@ fn judged(path: &str, operator_user: &str, request: Value) -> Result<Patch, Stri
             Err(format!("belay cannot read this request: it has no {what}"))
         }
     };
-    let mut changes = match (path, request.operation.as_str()) {
-        (BRAKE_PATH, "UPDATE") => {
-            whole(&request.object, "object")?;
-            whole(&request.old_object, "oldObject")?;
-            brake::patch(operator_user, user, &request.old_object, &request.object)
-        }
-        (STAMP_PATH, "CREATE") => {
-            whole(&request.object, "object")?;
-            stamp::patch(user, None, &request.object)
-        }
-        (STAMP_PATH, "UPDATE") => {
-            whole(&request.object, "object")?;
-            whole(&request.old_object, "oldObject")?;
-            stamp::patch(user, Some(&request.old_object), &request.object)
-        }
+    let (old, new) = (&request.old_object, &request.object);
+    let update = request.operation == "UPDATE";
+    if update {
+        whole(old, "oldObject")?;
+    }
+    if update || request.operation == "CREATE" {
+        whole(new, "object")?;
+    }
+    let mut changes = match rules {
+        Rules::Brake if update => brake::patch(operator_user, user, old, new),
+        Rules::Hold(held) if update => hold::patch(&held, operator_user, user, old, new),
+        Rules::Stamp if update => stamp::patch(user, Some(old), new),
+        Rules::Stamp if request.operation == "CREATE" => stamp::patch(user, None, new),
         // What is created or deleted is not judged.
         _ => Patch(Vec::new()),
     };
@@ -122,7 +133,7 @@ fn judged(path: &str, operator_user: &str, request: Value) -> Result<Patch, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BRAKED_LABEL, OPERATOR_USER, ROLLOUT_LABEL};
+    use crate::api::{BRAKED_LABEL, HELD_WRITES_ANNOTATION, OPERATOR_USER, RELEASE_LABEL, ROLLOUT_LABEL};
     use proptest::prelude::*;
 
     fn deployment(image: &str) -> Value {
@@ -197,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_release_borrowed_is_held_whatever_its_kind() {
+        for (kind, part) in [
+            (("", "Service"), "selector"),
+            (("gateway.networking.k8s.io", "HTTPRoute"), "rules"),
+            (("networking.istio.io", "VirtualService"), "http"),
+        ] {
+            let labels = json!({RELEASE_LABEL: "web-1"});
+            let old = json!({"metadata": {"labels": labels}, "spec": {part: {"a": "b"}}});
+            let new = json!({"metadata": {}, "spec": {part: {"a": "c"}, "ports": []}});
+            let response = response(HOLD_PATH, &question(kind, "UPDATE", "alice", &old, &new));
+            let held = json!({
+                "metadata": {"labels": labels, "annotations": {HELD_WRITES_ANNOTATION: "1"}},
+                "spec": {part: {"a": "b"}, "ports": []},
+            });
+            assert_eq!(patched(&response, &new), held, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn who_asks_whether_it_is_there_is_told() {
         let mut new = deployment("b");
         new["metadata"]["annotations"] = json!({ASKED: "webhook"});
@@ -218,7 +248,7 @@ mod tests {
             (without("object"), "no object"),
             (without("oldObject"), "no oldObject"),
             (without("userInfo"), "missing field `userInfo`"),
-            (other, "not StatefulSet.apps; run belay install"),
+            (other.clone(), "not StatefulSet.apps; run belay install"),
         ] {
             let response = brake(&asked);
             assert_eq!(response["allowed"], false);
@@ -227,6 +257,9 @@ mod tests {
             assert!(message.contains(words), "{message}");
         }
         assert_eq!(response("/elsewhere", &whole)["allowed"], false);
+        for path in [STAMP_PATH, HOLD_PATH] {
+            assert_eq!(response(path, &other)["allowed"], false);
+        }
         for body in ["", "{", "[]", "null", "{\"kind\": \"AdmissionReview\"}", "\u{fffd}"] {
             assert!(
                 matches!(answer(BRAKE_PATH, OPERATOR_USER, body.as_bytes()), Answer::Unreadable(_)),
@@ -252,6 +285,10 @@ mod tests {
             Just("template".to_owned()),
             Just("paused".to_owned()),
             Just("commands".to_owned()),
+            Just("annotations".to_owned()),
+            Just("selector".to_owned()),
+            Just(RELEASE_LABEL.to_owned()),
+            Just(HELD_WRITES_ANNOTATION.to_owned()),
             Just(ROLLOUT_LABEL.to_owned()),
             Just(BRAKED_LABEL.to_owned()),
             "[a-z]{1,4}",
@@ -269,7 +306,12 @@ mod tests {
         #[test]
         fn every_question_with_a_uid_is_answered(old in any_json(), new in any_json(), create in any::<bool>()) {
             let operation = if create { "CREATE" } else { "UPDATE" };
-            for (path, kind) in [(BRAKE_PATH, ("apps", "Deployment")), (STAMP_PATH, (api::GROUP, "Release"))] {
+            for (path, kind) in [
+                (BRAKE_PATH, ("apps", "Deployment")),
+                (STAMP_PATH, (api::GROUP, "Release")),
+                (HOLD_PATH, ("", "Service")),
+                (HOLD_PATH, ("networking.k8s.io", "Ingress")),
+            ] {
                 let response = response(path, &question(kind, operation, "alice", &old, &new));
                 prop_assert_eq!(&response["uid"], "1-2-3");
                 prop_assert!(response["allowed"].is_boolean());

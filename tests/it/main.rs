@@ -10,6 +10,7 @@ mod architecture;
 mod cli;
 mod cluster;
 mod decisions;
+mod held;
 mod hostile;
 mod manifests;
 mod readme;

@@ -1,6 +1,7 @@
 //! The metrics sources: they fetch samples and nothing else.
 //!
-//! Purpose: one [`Sample`] per look, from the pods themselves or from a Prometheus server.
+//! Purpose: one [`Sample`] per look, from the pods themselves or from a Prometheus server; one
+//! [`CheckRun`](super::CheckRun) per run of a check that asks an address.
 //! May touch: `cluster::http`, Secrets through [`Secrets`]. Must never: judge numbers, remember anything, show a
 //! secret.
 
@@ -12,6 +13,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod text;
+mod web;
 
 use std::net::IpAddr;
 
@@ -23,6 +25,7 @@ use crate::cluster::http::Http;
 
 pub use secrets::{SecretError, SecretValue, Secrets};
 pub use text::{Form, MOST_SERIES, PageError, Series, parse_page};
+pub use web::{LONGEST_RUN, check};
 
 /// Pods that are measured when each costs a request of its own: enough of both versions for any comparison.
 const SCRAPED: Caps = Caps { canary: 50, stable: 20 };
@@ -69,6 +72,7 @@ pub async fn sample(
     now: Timestamp,
 ) -> Sample {
     let outcome = match &plan.source {
+        _ if !plan.measures() => Ok(Vec::new()),
         None => Ok(Vec::new()),
         Some(Source::Pods(source)) => {
             let targets = chosen(targets, &SCRAPED);

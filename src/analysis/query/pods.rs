@@ -54,12 +54,12 @@ pub(super) async fn scrape(
 
 async fn page(look: &Look<'_>, target: &Target) -> Answer {
     match readings(look, target.ip).await {
-        Ok(readings) => (readings.into_iter().map(Some).collect(), None),
+        Ok(readings) => (readings, None),
         Err(reason) => (vec![None; look.plan.guards.len()], Some(format!("pod {}: {reason}", target.name))),
     }
 }
 
-async fn readings(look: &Look<'_>, ip: Option<IpAddr>) -> Result<Vec<Reading>, String> {
+async fn readings(look: &Look<'_>, ip: Option<IpAddr>) -> Result<Vec<Option<Reading>>, String> {
     let Look { http, way, plan, source, now } = look;
     let scheme = if source.secure { "https" } else { "http" };
     let url = match ip {

@@ -109,13 +109,13 @@ pub(super) async fn query(
         plan.guards.iter().filter_map(which).collect::<Vec<_>>()
     };
     let first = all(server, targets, now, ask(first_question)).await;
-    let second = all(server, targets, now, ask(|guard| Some(second_question(guard)))).await;
+    let second = all(server, targets, now, ask(second_question)).await;
     let first_problem = first.values().chain(second.values()).find_map(|answer| answer.as_ref().err());
     let guards: Vec<Option<(&Answered, Option<&Answered>)>> = plan
         .guards
         .iter()
         .map(|guard| {
-            let main = answer(&second, second_question(guard))?;
+            let main = answer(&second, second_question(guard)?)?;
             match first_question(guard) {
                 Some(question) => Some((main, Some(answer(&first, question)?))),
                 None => Some((main, None)),
@@ -128,8 +128,9 @@ pub(super) async fn query(
     let nothing = |main: &Answered| main.series.is_empty() && main.unusable.is_empty();
     let empty =
         plan.guards.iter().zip(&guards).find(|(_, found)| found.is_some_and(|(main, _)| nothing(main)));
-    if let Some((guard, _)) = empty.filter(|_| guards.iter().flatten().all(|(main, _)| nothing(main))) {
-        return Err(format!("{} has no series of {} for these pods", source.url, second_question(guard)));
+    let asked = empty.and_then(|(guard, _)| second_question(guard));
+    if let Some(asked) = asked.filter(|_| guards.iter().flatten().all(|(main, _)| nothing(main))) {
+        return Err(format!("{} has no series of {asked} for these pods", source.url));
     }
     let answers = targets.iter().map(|target| {
         let name = &target.name;
@@ -139,7 +140,7 @@ pub(super) async fn query(
         let problem = guards.iter().flatten().find_map(unusable);
         let readings = plan.guards.iter().zip(&guards).map(|(guard, found)| {
             let (main, bad) = found.filter(|found| unusable(found).is_none())?;
-            Some(reading(guard, main.of(name), bad.map(|bad| bad.of(name)).unwrap_or_default()))
+            reading(guard, main.of(name), bad.map(|bad| bad.of(name)).unwrap_or_default())
         });
         (readings.collect(), problem.or_else(|| first_problem.cloned()))
     });
@@ -165,24 +166,26 @@ impl std::fmt::Display for Question<'_> {
 fn first_question(guard: &GuardPlan) -> Option<Question<'_>> {
     match &guard.measured {
         Measured::Ratio { bad, .. } => Some(Question { counter: bad, buckets: false }),
-        Measured::Histogram { .. } | Measured::Gauge { .. } => None,
+        Measured::Histogram { .. } | Measured::Gauge { .. } | Measured::Check(_) => None,
     }
 }
 
-fn second_question(guard: &GuardPlan) -> Question<'_> {
-    match &guard.measured {
+/// What is asked of every guard that compares numbers.
+fn second_question(guard: &GuardPlan) -> Option<Question<'_>> {
+    Some(match &guard.measured {
         Measured::Ratio { total, .. } => Question { counter: total, buckets: false },
         Measured::Histogram { metric, .. } => Question { counter: metric, buckets: true },
         Measured::Gauge { metric, .. } => Question { counter: metric, buckets: false },
-    }
+        Measured::Check(_) => return None,
+    })
 }
 
-/// What one pod's series say to a guard.
+/// What one pod's series say to a guard; nothing to a check.
 fn reading(
     guard: &GuardPlan,
     main: Vec<(String, Labels, Value)>,
     bad: Vec<(String, Labels, Value)>,
-) -> Reading {
+) -> Option<Reading> {
     let numbers = |series: Vec<(String, Labels, Value)>| {
         let number = |value| match value {
             Value::Number(number) => number,
@@ -191,7 +194,8 @@ fn reading(
         };
         series.into_iter().map(|(name, labels, value)| (key(&name, &labels), number(value))).collect()
     };
-    match &guard.measured {
+    Some(match &guard.measured {
+        Measured::Check(_) => return None,
         Measured::Ratio { .. } => Reading::Ratio { bad: numbers(bad), total: numbers(main) },
         Measured::Gauge { .. } => Reading::Gauge(numbers(main)),
         Measured::Histogram { metric, .. } => {
@@ -210,7 +214,7 @@ fn reading(
                 Reading::Histogram(native)
             }
         }
-    }
+    })
 }
 
 /// The answers by counter; one that several guards share is asked for once.

@@ -16,6 +16,7 @@ pub(super) fn is_wanted(plan: &Plan, name: &str) -> bool {
         Measured::Ratio { bad, total } => bad.metric == name || total.metric == name,
         Measured::Histogram { metric, .. } => name.strip_suffix(BUCKET) == Some(&*metric.metric),
         Measured::Gauge { metric, .. } => metric.metric == name,
+        Measured::Check(_) => false,
     })
 }
 
@@ -28,21 +29,23 @@ pub(super) fn is_counted(plan: &Plan, series: &Series) -> bool {
         Measured::Gauge { metric, .. } => of(metric),
         // Matchers on the edge itself would take buckets away; they are looked at without it.
         Measured::Histogram { metric, .. } => series.name.strip_suffix(BUCKET) == Some(&*metric.metric),
+        Measured::Check(_) => false,
     })
 }
 
-/// What the series of one pod's page say, one reading per guard.
-pub(super) fn readings(plan: &Plan, page: &[Series]) -> Vec<Reading> {
+/// What the series of one pod's page say, one entry per guard: a reading, or nothing of a check.
+pub(super) fn readings(plan: &Plan, page: &[Series]) -> Vec<Option<Reading>> {
     plan.guards.iter().map(|guard| reading(guard, page)).collect()
 }
 
-fn reading(guard: &GuardPlan, page: &[Series]) -> Reading {
+fn reading(guard: &GuardPlan, page: &[Series]) -> Option<Reading> {
     let values = |counter: &CounterPlan| {
         let counted =
             |series: &&Series| counter.metric == series.name && counter.matchers.matches(&series.labels);
         page.iter().filter(counted).map(|series| (series.key(), series.value)).collect()
     };
-    match &guard.measured {
+    Some(match &guard.measured {
+        Measured::Check(_) => return None,
         Measured::Ratio { bad, total } => Reading::Ratio { bad: values(bad), total: values(total) },
         Measured::Gauge { metric, .. } => Reading::Gauge(values(metric)),
         Measured::Histogram { metric, .. } => {
@@ -50,7 +53,7 @@ fn reading(guard: &GuardPlan, page: &[Series]) -> Reading {
             let buckets = page.iter().filter(ours).map(|series| (series.labels.clone(), series.value));
             Reading::Histogram(classic(metric, buckets))
         }
-    }
+    })
 }
 
 /// Classic histograms by their labels without the edge. A bucket without a readable edge makes its histogram one

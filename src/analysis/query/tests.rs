@@ -27,6 +27,7 @@ fn total(pod: &PodSample) -> &BTreeMap<String, f64> {
 
 mod histograms;
 mod secure;
+mod web;
 
 /// Has no Secret, and nobody should ask for one.
 struct Nothing;

@@ -1,6 +1,8 @@
 //! Tests of the engine: against exact sums, against published numbers, and on histories. Simulated releases are in
 //! `tests/it/decisions`.
 
+mod alone;
+mod checks;
 mod exact;
 mod folding;
 mod formulas;

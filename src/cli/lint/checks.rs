@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::document::{Node, Tree};
+use crate::analysis::check::CheckError;
 use crate::analysis::{GuardError, GuardPlan, Measured};
 use crate::api::Rollout;
 use crate::decide::{TOLERATED_MISS, canary_pods, planned_traffic, share};
@@ -126,7 +127,7 @@ pub fn rollout(rollout: &Rollout, replicas: Option<u32>) -> Vec<Found> {
                 .to_owned(),
             "add spec.analysis.guards with a metric, for example the share of failed requests",
         ));
-    } else {
+    } else if !analysis.templates.is_empty() || analysis.guards.iter().any(|guard| !guard.is_check()) {
         durations(rollout, &mut found);
     }
     super::source::check(rollout, &mut found);
@@ -163,6 +164,16 @@ fn unusable(at: &str, why: &GuardError) -> Found {
             format!("cannot read the matchers: {source}"),
             "write it as in PromQL, without braces: code=~\"5..\",method=\"GET\"",
         ),
+        GuardError::Check(CheckError::Condition { field, source }) => error(
+            "condition",
+            format!("{at}.{field}"),
+            format!("cannot read the condition: {}\n{}", source.problem, source.caret()),
+            "write it in CEL, such as status == 200 && result.ready",
+        ),
+        GuardError::Check(CheckError::Field { field, problem }) => {
+            let help = "see `kubectl explain rollout.spec.analysis.guards`";
+            error("check", format!("{at}.{field}"), problem.clone(), help)
+        }
         _ => error(
             "guard",
             at.to_owned(),
@@ -255,6 +266,37 @@ mod tests {
             ["with 3 pods a weight of 5 % becomes 25 %: weight is made of whole pods"]
         );
         assert!(named(None).is_empty() && named(Some(100)).is_empty());
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_is_marked_in_its_field() {
+        let told = |guard: Value| {
+            let rollout: Rollout = serde_json::from_value(serde_json::json!({
+                "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+                "spec": {
+                    "workloadRef": {"kind": "Deployment", "name": "web"}, "analysis": {"guards": [guard]},
+                },
+            }))
+            .unwrap();
+            let found = super::rollout(&rollout, None).pop();
+            found.map(|found| (found.field, found.message)).unwrap_or_default()
+        };
+        let web = |more: Value| {
+            let mut web = serde_json::json!({"url": "http://web/"});
+            json_patch::merge(&mut web, &more);
+            told(serde_json::json!({"name": "smoke", "web": web}))
+        };
+        assert_eq!(web(serde_json::json!({})), Default::default(), "nothing to say, and none of metrics");
+        let (field, message) = web(serde_json::json!({"condition": "status = 200"}));
+        assert_eq!(field, "spec.analysis.guards[0].web.condition");
+        assert!(message.contains("\nstatus = 200\n       ^ Syntax error"), "{message}");
+        let (field, message) = web(serde_json::json!({"url": "http://{{pod}}/"}));
+        assert_eq!(field, "spec.analysis.guards[0].web.url");
+        assert!(message.contains("is no placeholder; there are revision"), "{message}");
+        let secret = web(serde_json::json!({"auth": {"bearer": {"secretRef": {"name": "smoke"}}}}));
+        assert_eq!(secret.0, "spec.analysis.guards[0].web.auth");
+        let job = told(serde_json::json!({"name": "gate", "job": {"template": {"containers": []}}}));
+        assert_eq!(job, ("spec.analysis.guards[0].job.template".to_owned(), "needs containers".to_owned()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod checks;
 mod document;
 mod source;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -63,6 +64,7 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> LintReport {
     let mut report =
         LintReport { files: sources.len(), sources: sources.iter().cloned().collect(), ..Default::default() };
     let mut located = Vec::new();
+    let mut objects = traffic::Objects::new();
     let mut sizes: BTreeMap<(String, String), u32> = BTreeMap::new();
     for (file, source) in sources {
         let documents = match document::documents(source) {
@@ -88,6 +90,10 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> LintReport {
                 let pods = node.json().pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
                 sizes.insert(key(&node, &["metadata", "name"]), u32::try_from(pods).unwrap_or(u32::MAX));
             }
+            if traffic::carries(&kind, &api) {
+                let (namespace, name) = key(&node, &["metadata", "name"]);
+                objects.insert((kind.clone(), namespace, name), node.json());
+            }
             if kind == "Rollout" && api.starts_with(&format!("{GROUP}/")) {
                 located.push(Located { file: file.clone(), node, rollout: None });
             }
@@ -107,7 +113,9 @@ fn check(sources: &[(String, String)], replicas: Option<u32>) -> LintReport {
                     *field == new.field || (new.code == source::CODE && field.starts_with(&new.field))
                 })
             };
-            found.extend(checks::rollout(rollout, pods).into_iter().filter(|new| !known(new)));
+            let mut more = checks::rollout(rollout, pods);
+            traffic::check(rollout, pods, &objects, &mut more);
+            found.extend(more.into_iter().filter(|new| !known(new)));
         }
         add(&mut report, &one.file, &one.node, found);
     }

@@ -1,8 +1,11 @@
-//! What `lint` says about where the numbers come from: what the operator must be allowed to read, and what is not
-//! safe. Pure.
+//! What `lint` says about where the numbers come from, and about the addresses that checks ask: what the operator must
+//! be allowed to read, and what is not safe. Pure.
+
+use std::collections::BTreeSet;
 
 use super::checks::{Found, error, note};
-use crate::analysis::Source;
+use crate::analysis::source::Access;
+use crate::analysis::{GuardPlan, Source};
 use crate::api::Rollout;
 use crate::install::{self, Options};
 
@@ -10,22 +13,58 @@ use crate::install::{self, Options};
 pub const CODE: &str = "metrics-source";
 const FIELD: &str = "spec.analysis.metrics";
 
-/// Checks the metrics source of a Rollout, if it has one.
+/// Somebody who is asked: the field that says so, what is sent along, and whether it is sent in the clear.
+struct Asked {
+    of: String,
+    access: Access,
+    in_the_clear: bool,
+}
+
+/// Checks the metrics source of a Rollout, if it has one, and the addresses that its checks ask.
 pub fn check(rollout: &Rollout, found: &mut Vec<Found>) {
-    let Some(metrics) = rollout.spec.analysis.as_ref().and_then(|analysis| analysis.metrics.as_ref()) else {
-        return;
-    };
-    let source = match Source::resolve(metrics) {
+    let Some(analysis) = rollout.spec.analysis.as_ref() else { return };
+    let source = match analysis.metrics.as_ref().map(Source::resolve).transpose() {
         Ok(source) => source,
         Err(why) => return found.push(error(CODE, FIELD.to_owned(), why.to_string(), "see the field")),
     };
-    let of = match source {
-        Source::Pods(_) => format!("{FIELD}.pods"),
-        Source::Prometheus(_) => format!("{FIELD}.prometheus"),
-    };
-    let access = source.access();
-    let secrets: Vec<&str> = source.secrets().into_iter().collect();
-    if !secrets.is_empty() {
+    let mut asked = Vec::new();
+    if let Some(source) = &source {
+        let of = match source {
+            Source::Pods(_) => format!("{FIELD}.pods"),
+            Source::Prometheus(_) => format!("{FIELD}.prometheus"),
+        };
+        let in_the_clear = source.is_in_the_clear();
+        asked.push(Asked { of, access: source.access().clone(), in_the_clear });
+    }
+    for (i, guard) in analysis.guards.iter().enumerate() {
+        // One that cannot be used is told of by itself.
+        let Ok(planned) = GuardPlan::resolve(guard) else { continue };
+        let Some(web) = planned.measured.check().and_then(|check| check.asks_web()) else { continue };
+        let of = format!("spec.analysis.guards[{i}].web");
+        asked.push(Asked { of, access: web.access.clone(), in_the_clear: !web.url.starts_with("https://") });
+    }
+    secrets(rollout, &asked, found);
+    for asked in &asked {
+        unsafe_ways(asked, found);
+    }
+    if let Some(Source::Pods(pods)) = &source
+        && pods.secure
+        && pods.access.server_name.is_none()
+        && !pods.access.insecure
+    {
+        let message =
+            "the pods' certificates must name the pods' own addresses, which certificates rarely do"
+                .to_owned();
+        let help = "say with tls.serverName which name they have";
+        found.push(note("pod-certificates", &format!("{FIELD}.pods"), message, help));
+    }
+}
+
+/// The Role that lets the operator read all Secrets that are needed.
+fn secrets(rollout: &Rollout, asked: &[Asked], found: &mut Vec<Found>) {
+    let secrets: BTreeSet<&str> = asked.iter().flat_map(|asked| asked.access.secrets()).collect();
+    let secrets: Vec<&str> = secrets.into_iter().collect();
+    if let Some(Asked { of, .. }) = asked.iter().find(|asked| !asked.access.secrets().is_empty()) {
         let name = rollout.metadata.name.as_deref().unwrap_or_default();
         let namespace = rollout.metadata.namespace.as_deref();
         let role = install::secret_reader(&Options::default(), namespace, name, &secrets);
@@ -37,8 +76,11 @@ pub fn check(rollout: &Rollout, found: &mut Vec<Found>) {
             "whoever administers the namespace applies this, unless something like it is there:\n{}",
             role.trim_end()
         );
-        found.push(note("metrics-secrets", &of, message, &help));
+        found.push(note("metrics-secrets", of, message, &help));
     }
+}
+
+fn unsafe_ways(Asked { of, access, in_the_clear }: &Asked, found: &mut Vec<Found>) {
     if access.insecure {
         let message =
             "whoever answers is trusted: anybody on the way can give the numbers that promote a release, \
@@ -47,21 +89,10 @@ pub fn check(rollout: &Rollout, found: &mut Vec<Found>) {
         let help = "name the authority with tls.caSecretRef instead";
         found.push(note("insecure", &format!("{of}.tls.insecureSkipVerify"), message, help));
     }
-    if access.credentials.is_some() && source.is_in_the_clear() {
+    if access.credentials.is_some() && *in_the_clear {
         let message = "the credentials are sent without TLS: anybody on the way can read them".to_owned();
         let help = "use https";
         found.push(note("credentials-in-the-clear", &format!("{of}.auth"), message, help));
-    }
-    if let Source::Pods(pods) = &source
-        && pods.secure
-        && access.server_name.is_none()
-        && !access.insecure
-    {
-        let message =
-            "the pods' certificates must name the pods' own addresses, which certificates rarely do"
-                .to_owned();
-        let help = "say with tls.serverName which name they have";
-        found.push(note("pod-certificates", &of, message, help));
     }
 }
 

@@ -77,6 +77,9 @@ fn untold(release: &str, error: &ReplayError) -> Failure {
                 failure(Kind::Failed).hint("guards are set in `spec.analysis.guards` of the Rollout")
             }
             WhatIfError::Unknown { .. } => failure(Kind::Usage).hint("name one of them with --guard"),
+            WhatIfError::Check(_) => {
+                failure(Kind::Usage).hint("name a guard that compares numbers with --guard")
+            }
             WhatIfError::Which { .. } => failure(Kind::Usage).hint("say which one with --guard"),
             WhatIfError::InTime(_) => failure(Kind::Usage)
                 .hint("try another --confidence or --interval; they need no other buckets"),

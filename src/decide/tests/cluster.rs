@@ -59,6 +59,14 @@ impl World {
             | Effect::CreateRoute { .. }
             | Effect::DeleteRoute { .. }
             | Effect::ReturnRoute { .. } => unreachable!("in this world weight goes by pods"),
+            Effect::RunJob { object } => {
+                self.run_job(object);
+                true
+            }
+            Effect::DeleteJob { job } => {
+                self.jobs.retain(|live| live.id.uid != job.uid);
+                true
+            }
             Effect::HoldFloor { .. } | Effect::ReturnFloor { .. } => self.floor(effect),
             Effect::Confirm { subject, id, expect } => {
                 let seen = match subject {

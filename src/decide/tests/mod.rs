@@ -2,6 +2,7 @@
 
 mod caught;
 mod changes;
+mod checks;
 mod cluster;
 mod contract;
 mod failures;
@@ -10,6 +11,7 @@ mod random;
 mod restart;
 mod sight;
 mod templates;
+mod traffic;
 mod world;
 
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
 use super::super::*;
-use crate::analysis::{KnownTemplate, PodSample, Reading, Sample, Side};
+use crate::analysis::{CheckRun, KnownTemplate, PodSample, Reading, Sample, Side};
 use crate::api::release::{Command, Verb};
 use crate::api::rollout::RolloutSpec;
 use crate::api::{BrakeForm, Release, ReleasePhase, ReleaseStatus, Rollout, RolloutPhase, RolloutStatus};
@@ -74,6 +74,9 @@ pub(super) struct World {
     pub releases: Vec<Release>,
     pub unread: Vec<UnreadRelease>,
     pub autoscaler: Option<Autoscaler>,
+    pub jobs: Vec<Job>,
+    /// How Jobs end, three seconds after they were made.
+    pub job_end: Result<bool, String>,
     pub templates: Vec<KnownTemplate>,
     pub sight: Sight,
     pub brake: Brake,
@@ -82,6 +85,8 @@ pub(super) struct World {
     pub requests: BTreeMap<String, f64>,
     /// Share of bad requests by image.
     pub bad_share: BTreeMap<String, f64>,
+    /// What the address of a check says: whether it passes, or why there is no answer.
+    pub answer: Result<bool, String>,
     /// Why the metrics source gives nothing, if so.
     pub source_down: Option<String>,
     /// `maxUnavailable` of the workload's own rolling update, in pods.
@@ -90,6 +95,7 @@ pub(super) struct World {
     pub old_schema: bool,
     pub memory: Option<Memory>,
     pub sample: Option<Sample>,
+    pub runs: Vec<CheckRun>,
     pub cut: Option<Cut>,
     /// What happens right after the first effect of this name.
     pub after: Option<(&'static str, Happening)>,
@@ -171,6 +177,10 @@ impl World {
             old_schema: false,
             memory: None,
             sample: None,
+            answer: Ok(true),
+            jobs: Vec::new(),
+            job_end: Ok(true),
+            runs: Vec::new(),
             cut: None,
             after: None,
             passes: Vec::new(),
@@ -234,6 +244,7 @@ impl World {
             releases: self.releases.clone(),
             unread: self.unread.clone(),
             autoscalers: self.autoscaler.clone().into_iter().collect(),
+            jobs: self.jobs.clone(),
             templates: self.templates.clone(),
             services: Vec::new(),
             routes: Vec::new(),
@@ -243,6 +254,7 @@ impl World {
             rival: None,
             memory: self.memory.clone(),
             sample: self.sample.clone(),
+            runs: self.runs.clone(),
         })
     }
 
@@ -255,11 +267,13 @@ impl World {
 
     /// One pass of the operator. True when it changed something or has something to look at.
     pub fn pass(&mut self) -> bool {
+        self.end_jobs();
         let Some(observation) = self.observe() else { return false };
         let decision = decide(&observation, self.time());
         let cut = self.cut.filter(|c| c.pass == self.passes.len());
         self.passes.push(decision.effects.len());
         self.sample = None;
+        self.runs.clear();
         self.last = decision.clone();
         for (index, effect) in decision.effects.iter().enumerate() {
             if let Some(cut) = cut.filter(|c| c.after == index) {
@@ -286,7 +300,17 @@ impl World {
         if decision.sample {
             self.sample = Some(self.measure());
         }
-        !decision.effects.is_empty() || decision.sample
+        for guard in &decision.checks {
+            let (at, passed) = (self.time(), self.answer.clone());
+            self.runs.push(CheckRun {
+                guard: guard.clone(),
+                at,
+                passed,
+                seen: "status 200".to_owned(),
+                number: None,
+            });
+        }
+        !decision.effects.is_empty() || decision.sample || !decision.checks.is_empty()
     }
 
     fn lose(&mut self, cut: Cut) {

@@ -336,7 +336,7 @@ impl<'a> Traffic<'a> {
         // While the pods of a step come, users are where the step before had them.
         let passed = self.release.spec.steps.iter().take(run.index() + 1).rev();
         let step = passed.into_iter().find(|step| step.weight <= weight);
-        let matches = step.iter().flat_map(|step| &step.matches).map(wanted).collect();
+        let matches = step.map_or(Vec::new(), |step| wanted(&step.matches));
         let mirror = step.and_then(|step| step.mirror);
         Ask { matches, mirror, ..self.bare(weight) }
     }
@@ -528,7 +528,11 @@ fn full_name(obs: &Observation) -> String {
 }
 
 /// What a step asks for of chosen users, as routers understand it.
-fn wanted(written: &strategy::Match) -> Match {
+pub fn wanted(written: &[strategy::Match]) -> Vec<Match> {
+    written.iter().map(wanted_of).collect()
+}
+
+fn wanted_of(written: &strategy::Match) -> Match {
     let tests = |tests: &[strategy::Test]| {
         tests
             .iter()

@@ -219,6 +219,13 @@ pub(in crate::decide) fn refuse(
     }
     for planned in &plan.routes {
         let what = road::name(planned);
+        if planned.namespace != namespace {
+            // Its backends are Services of its own namespace: not those of the release, for all their names.
+            return Some(format!(
+                "{what} is in another namespace than Service {}; name one in {namespace}",
+                plan.service
+            ));
+        }
         let Some(road) = Road::find(obs, plan, planned) else {
             return Some(format!("{what} does not exist; create it or correct the name"));
         };
@@ -229,7 +236,7 @@ pub(in crate::decide) fn refuse(
             stable: plan.service.clone(),
             canary: plan.canary_service.clone().unwrap_or_default(),
             weight: step.weight,
-            matches: step.matches.iter().map(wanted).collect(),
+            matches: wanted(&step.matches),
             mirror: step.mirror,
             sticky: None,
         };

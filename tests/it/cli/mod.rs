@@ -3,3 +3,4 @@
 mod binary;
 mod replay;
 mod reports;
+mod traffic;

@@ -11,7 +11,7 @@ use belay::report::rollout::{ListItem, ListReport, StatusReport};
 use belay::report::{Rendering, Report, Scene, render};
 use serde_json::{Value, json};
 
-fn scene() -> Scene {
+pub fn scene() -> Scene {
     Scene {
         now: "2026-11-22T10:05:00Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::UTC,
@@ -22,11 +22,11 @@ fn scene() -> Scene {
     }
 }
 
-fn at(time: &str) -> String {
+pub fn at(time: &str) -> String {
     format!("2026-11-22T{time}.000000Z")
 }
 
-fn spec() -> Value {
+pub fn spec() -> Value {
     json!({
         "rollout": "web", "replicas": 12, "attempt": 1,
         "workload": {"kind": "Deployment", "name": "web", "uid": "w1"},
@@ -53,7 +53,7 @@ fn evidence(strict: f64, margin: f64, safe: f64, bad: f64, total: f64) -> Value 
         "streams": [{"totals": {"canaryBad": bad, "canaryTotal": total, "stableBad": 30.0, "stableTotal": 33_338.0}}]}]})
 }
 
-fn release(spec: &Value, status: &Value) -> Release {
+pub fn release(spec: &Value, status: &Value) -> Release {
     serde_json::from_value(json!({
         "apiVersion": "belay.dev/v1alpha1", "kind": "Release",
         "metadata": {"name": "web-7d9f8c6b5a", "namespace": "shop", "uid": "r1", "creationTimestamp": "2026-11-22T10:00:00Z"},
@@ -62,7 +62,7 @@ fn release(spec: &Value, status: &Value) -> Release {
     .unwrap()
 }
 
-fn status(phase: &str, index: u32, rest: &Value) -> Value {
+pub fn status(phase: &str, index: u32, rest: &Value) -> Value {
     let mut status = json!({
         "phase": phase, "startedAt": at("10:00:02"),
         "step": {"index": index, "enteredAt": at("10:02:00"), "elapsedSeconds": 12.0, "runningSince": at("10:04:00")},
@@ -171,15 +171,15 @@ fn undone() -> Release {
     undone
 }
 
-fn report(release: &Release) -> ReleaseReport {
+pub fn report(release: &Release) -> ReleaseReport {
     ReleaseReport::new(release, scene().now)
 }
 
-fn shown<R: Report>(report: &R, how: Rendering) -> String {
+pub fn shown<R: Report>(report: &R, how: Rendering) -> String {
     render(report, how, &scene()).unwrap()
 }
 
-fn rollout(phase: &str, message: &str) -> Rollout {
+pub fn rollout(phase: &str, message: &str) -> Rollout {
     serde_json::from_value(json!({
         "apiVersion": "belay.dev/v1alpha1", "kind": "Rollout",
         "metadata": {"name": "web", "namespace": "shop", "creationTimestamp": "2026-11-20T10:00:00Z"},
@@ -281,6 +281,7 @@ fn pictures() {
 fn lists() {
     let item = |phase, message, step: Option<&str>, weight| ListItem {
         rollout: (&rollout(phase, message)).into(),
+        release_phase: None,
         step: step.map(ToOwned::to_owned),
         weight,
     };

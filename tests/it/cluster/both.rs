@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::writes::{self, Expect, Write};
-use super::{Env, Namespace, PATIENCE, eventually, resource};
+use super::{Env, Namespace, PATIENCE, eventually, hold, resource};
 
 #[tokio::test]
 async fn the_policy_does_to_each_write_what_the_rules_say() {
@@ -89,6 +89,8 @@ async fn both_together_do_what_one_does() {
     configuration.trusts_somebody().await;
     writes::in_force(&env, &ns.name).await;
     writes::compare(&ns, Expect::Judged).await;
+    hold::in_force(&ns).await;
+    hold::compare(&ns, Expect::Judged).await;
 
     // It was asked all the while: without it nothing governed can be written.
     served.stop();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::scene::{Plan, Scene, steps};
 
 /// Whether the bench runs, which takes more samples.
-fn bench() -> Option<std::path::PathBuf> {
+pub fn bench() -> Option<std::path::PathBuf> {
     std::env::var_os("BELAY_FIGURES").map(Into::into)
 }
 
@@ -18,8 +18,13 @@ pub fn figure(name: &str, value: f64) {
     writeln!(file, "{}", serde_json::json!({"name": name, "value": value})).unwrap();
 }
 
+/// Adds to a figure of which several tests have a part.
+pub fn add(name: &str, value: f64) {
+    figure(&format!("+{name}"), value);
+}
+
 /// The value below which a share of the sorted samples lies: the nearest rank, never interpolated.
-fn quantile(sorted: &[f64], percent: usize) -> f64 {
+pub fn quantile(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }
 

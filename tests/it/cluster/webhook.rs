@@ -23,7 +23,7 @@ use super::examples::run_as;
 use super::operator::{Operator, own_kubeconfig};
 use super::scene::{Plan, Scene, brief, create_workload, rollout, steps, text};
 use super::writes::{self, Expect, Write};
-use super::{Env, Namespace, PATIENCE, eventually, resource};
+use super::{Env, Namespace, PATIENCE, eventually, hold, resource};
 
 /// Where the operator of a test answers, and where another one does that nobody calls.
 const ADDRESS: &str = "127.0.0.1:19443";
@@ -161,6 +161,9 @@ async fn the_webhook_does_to_each_write_what_the_rules_say() {
     let mut operator = operator(&installed.env, &ns.name, &[]).await;
     writes::in_force(&installed.env, &ns.name).await;
     writes::compare(&ns, Expect::Judged).await;
+    hold::in_force(&ns).await;
+    hold::compare(&ns, Expect::Judged).await;
+    hold::hold_the_largest(&ns).await;
     operator.assert_healthy().await;
 }
 
@@ -173,6 +176,8 @@ async fn without_an_operator_changes_are_refused_and_nothing_else() {
     ns.governed("web", 1, writes::OLD).await;
     operator.kill();
     writes::compare(&ns, Expect::Refused(REFUSED)).await;
+    // Of what a release has borrowed only what would change it; and no other Service or route.
+    hold::compare(&ns, Expect::Refused("failed calling webhook \"needs-the-belay-operator.hold-")).await;
 
     // What a person sees.
     let kubectl = async |arguments: &[&str]| {

@@ -28,7 +28,7 @@ pub mod trace;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use belay::analysis::{PodSample, Reading, Sample};
+use belay::analysis::{CheckRun, PodSample, Reading, Sample};
 use belay::operator::{Look, Report};
 use serde_json::{Value, json};
 
@@ -47,6 +47,10 @@ pub struct Truth {
     pub bad: BTreeMap<String, f64>,
     /// Since when the source does not answer.
     pub down_since: Option<i64>,
+    /// Whether checks of addresses fail.
+    pub checks_fail: bool,
+    /// Whether checks of addresses get no answer.
+    pub checks_silent: bool,
 }
 
 /// Requests per second and pod.
@@ -168,7 +172,9 @@ impl World {
     /// All controllers of Kubernetes act until none has anything to do. True when any did.
     pub fn controllers(&mut self) -> bool {
         for turn in 0..TURNS {
-            let moved = self.node.kubelet(&mut self.server) | self.gateway.tick(&mut self.server);
+            let moved = self.node.kubelet(&mut self.server)
+                | self.node.jobs(&mut self.server)
+                | self.gateway.tick(&mut self.server);
             if !moved && self.settled_at == self.server.version() {
                 // Nobody wrote anything since they had nothing to do.
                 return turn > 0;
@@ -241,6 +247,17 @@ impl World {
         true
     }
 
+    /// A process runs its oldest check.
+    pub fn check(&mut self, index: usize) -> bool {
+        let Some((key, release, guard)) = self.processes[index].take_check() else { return false };
+        let at = self.processes[index].time(self.server.now);
+        let Truth { checks_fail, checks_silent, .. } = self.truth;
+        let passed = if checks_silent { Err("connection refused".to_owned()) } else { Ok(!checks_fail) };
+        let run = CheckRun { guard, at, passed, seen: "status 200".to_owned(), number: None };
+        self.processes[index].looked(Report::Checked { key, release, run }, self.server.now);
+        true
+    }
+
     /// The metrics of the pods that are asked for.
     fn measure(&self, look: &Look, at: jiff::Timestamp) -> Sample {
         if self.truth.down_since.is_some() {
@@ -287,7 +304,7 @@ impl World {
                 self.controllers();
             }
         }
-        moved | (index < self.processes.len() && self.look(index))
+        moved | (index < self.processes.len() && (self.look(index) | self.check(index)))
     }
 
     /// People and programs do what is due now.

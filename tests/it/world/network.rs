@@ -2,50 +2,26 @@
 //! admission that leaves what a release borrows as it is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use belay::api::{
-    BORROWED_ANNOTATION, HELD_WRITES_ANNOTATION, OPERATOR_USER, RELEASE_LABEL, STOPPED_ANNOTATION,
-};
+use belay::api::OPERATOR_USER;
+use belay::install::hold::Held;
 use serde_json::{Value, json};
 
 use super::deployments::{int, is_deleting, text, write_status};
 use super::pods::is_ready;
-use super::server::{Server, Sort, child};
+use super::server::{Refusal, Server, Sort, refuse};
 
-/// What only Belay writes on an object that it borrows.
-const MARKS: [&str; 3] = [BORROWED_ANNOTATION, STOPPED_ANNOTATION, HELD_WRITES_ANNOTATION];
 /// Milliseconds from a change of a route to the gateway's answer, unless a script says otherwise.
 const LAG: i64 = 500;
 
-/// What the admission makes of a write of somebody else to an object that a release borrows.
-pub fn hold(by: &str, sort: Sort, old: &Value, new: &mut Value) {
-    let part = match sort {
-        Sort::Service => "selector",
-        Sort::Route => "rules",
-        _ => return,
-    };
-    let lent = |object: &Value| object["metadata"]["labels"].get(RELEASE_LABEL).is_some();
-    if by == OPERATOR_USER || !(lent(old) || lent(new)) {
-        return;
-    }
-    put_back(old, new, "labels", RELEASE_LABEL);
-    for mark in MARKS {
-        put_back(old, new, "annotations", mark);
-    }
-    if lent(old) && new["spec"][part] != old["spec"][part] {
-        new["spec"][part] = old["spec"][part].clone();
-        let held = old["metadata"]["annotations"][HELD_WRITES_ANNOTATION].as_str();
-        let held: u32 = held.and_then(|n| n.parse().ok()).unwrap_or(0);
-        child(&mut new["metadata"], "annotations")[HELD_WRITES_ANNOTATION] = json!((held + 1).to_string());
-    }
-}
-
-fn put_back(old: &Value, new: &mut Value, map: &str, key: &str) {
-    match old["metadata"][map].get(key) {
-        Some(value) => child(&mut new["metadata"], map)[key] = value.clone(),
-        None => drop(child(&mut new["metadata"], map).as_object_mut().and_then(|m| m.remove(key))),
-    }
+/// What the hold makes of a write of somebody else to an object that a release borrows.
+pub fn hold(by: &str, sort: Sort, old: &Value, new: &mut Value) -> Result<(), Refusal> {
+    static HELD: LazyLock<Vec<Held>> = LazyLock::new(belay::install::hold::kinds);
+    let kind = if sort == Sort::Service { "Service" } else { "HTTPRoute" };
+    let held = HELD.iter().find(|held| held.kind == kind).unwrap();
+    let patch = belay::install::hold::patch(held, OPERATOR_USER, by, old, new);
+    json_patch::patch(new, &patch).or_else(|error| refuse(500, error.to_string()))
 }
 
 /// The live pods that a selector of a Service finds.

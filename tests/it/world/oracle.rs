@@ -120,10 +120,14 @@ impl Oracle {
                             && (int(before, "/spec/replicas") > 0 || int(before, "/status/replicas") > 0)
                     }
                     Sort::Release => !decoded::<Release>(before).is_some_and(|r| is_final(&r)),
-                    // The last finalizer is gone.
-                    Sort::Rollout => false,
-                    // Judged with the traffic.
-                    Sort::Service => false,
+                    // One that runs for a release that is over.
+                    Sort::Job => {
+                        let owner = text(before, "/metadata/ownerReferences/0/name");
+                        let over = self.releases.get(owner).is_none_or(is_final);
+                        !over || before.pointer("/status/conditions").is_some()
+                    }
+                    // The last finalizer is gone; a Service is judged with the traffic.
+                    Sort::Rollout | Sort::Service => false,
                     _ => true,
                 };
                 self.breach(foreign, at, format!("Belay deleted {:?} {}", write.sort, write.name));
@@ -169,7 +173,7 @@ impl Oracle {
             Sort::Release => path.starts_with("/status"),
             Sort::Service => path == "/spec/selector/pod-template-hash" || lent(path),
             Sort::Route => path.starts_with("/spec/rules") || lent(path),
-            Sort::Pod | Sort::Slice | Sort::Lease | Sort::Event => false,
+            Sort::Pod | Sort::Slice | Sort::Job | Sort::Lease | Sort::Event => false,
         };
         let server_side = [
             "/metadata/resourceVersion",
@@ -226,7 +230,7 @@ impl Oracle {
             // A rejected revision that came past the brake is taken back where it stands.
             let taken_back = size == 0 && self.rejected.contains(&revision);
             // Or one that was handed over, and changed at that very moment: its traffic is judged elsewhere.
-            let taken_back = taken_back || (size == 0 && self.shares.may_retire(server, after));
+            let taken_back = taken_back || (size == 0 && Traffic::may_retire(server, after));
             self.breach(!taken_back, at, format!("Belay wrote to {name}, which is somebody else's"));
             return;
         }

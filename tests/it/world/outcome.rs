@@ -42,6 +42,9 @@ impl World {
             let answers: Vec<_> = s.commands.iter().map(|c| c.accepted).collect();
             let _ = writeln!(out, "release {name} {:?} {:?} {steps:?} {answers:?}", s.phase, s.reason);
         }
+        for job in self.server.all(Sort::Job).filter(|job| job.pointer("/status/conditions").is_none()) {
+            let _ = writeln!(out, "job {} runs", text(job, "/metadata/name"));
+        }
         if let Some(scaler) = self.server.get(Sort::Autoscaler, "web") {
             let (min, notes) = (&scaler["spec"]["minReplicas"], &scaler["metadata"]["annotations"]);
             let _ = writeln!(out, "floor {min} {notes}");

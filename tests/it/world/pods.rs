@@ -32,6 +32,8 @@ pub enum Fate {
 
 /// Seconds that a good pod takes to become ready.
 const START: i64 = 2;
+/// Milliseconds that a Job takes.
+const JOB: i64 = 4000;
 /// Milliseconds from the wish to delete a pod to its end.
 const GRACE: i64 = 1000;
 
@@ -56,6 +58,10 @@ pub struct Node {
     fates: BTreeMap<String, Fate>,
     /// How many objects had come and gone when garbage was last collected.
     collected: u64,
+    /// Whether the pods of Jobs fail.
+    pub jobs_fail: bool,
+    /// When Jobs that still run were first seen, by name.
+    jobs: BTreeMap<String, i64>,
 }
 
 impl Node {
@@ -125,7 +131,7 @@ impl Node {
         }
         let uids: std::collections::BTreeSet<String> = server.uids().into_iter().map(str::to_owned).collect();
         let mut lost = Vec::new();
-        for sort in [Sort::Release, Sort::ReplicaSet, Sort::Pod, Sort::Service, Sort::Slice] {
+        for sort in [Sort::Release, Sort::ReplicaSet, Sort::Job, Sort::Pod, Sort::Service, Sort::Slice] {
             for object in server.all(sort).filter(|o| !is_deleting(o)) {
                 let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
                 let gone = owners.is_some_and(|owners| {
@@ -140,6 +146,23 @@ impl Node {
             drop(server.delete("garbage-collector", *sort, name, None));
         }
         !lost.is_empty()
+    }
+
+    /// The Job controller: each Job takes some seconds, and passes or fails.
+    pub fn jobs(&mut self, server: &mut Server) -> bool {
+        let before = server.audit.len();
+        let all: Vec<Arc<Value>> = server.all(Sort::Job).cloned().collect();
+        self.jobs.retain(|name, _| all.iter().any(|job| text(job, "/metadata/name") == name));
+        for job in all.iter().filter(|job| job.get("status").is_none_or(Value::is_null)) {
+            let name = text(job, "/metadata/name").to_owned();
+            let born = *self.jobs.entry(name).or_insert(server.now);
+            if server.now >= born + JOB {
+                let kind = if self.jobs_fail { "Failed" } else { "Complete" };
+                let condition = json!({"type": kind, "status": "True", "reason": "BackoffLimitExceeded"});
+                write_status(server, "job-controller", Sort::Job, job, json!({"conditions": [condition]}));
+            }
+        }
+        server.audit.len() != before
     }
 
     /// The kubelet: pods start, get ready, fail and end.
@@ -172,9 +195,10 @@ impl Node {
         server.audit.len() != before
     }
 
-    /// When the next pod changes by itself.
+    /// When the next pod or Job changes by itself.
     pub fn next_event(&self, now: i64) -> Option<i64> {
-        self.lives.values().filter_map(|life| self.next_of(life, now)).min()
+        let jobs = self.jobs.values().map(|born| born + JOB).filter(|at| *at > now);
+        self.lives.values().filter_map(|life| self.next_of(life, now)).chain(jobs).min()
     }
 
     fn next_of(&self, life: &Life, now: i64) -> Option<i64> {

@@ -74,6 +74,8 @@ pub struct Process {
     flight: Option<Flight>,
     /// Looks under way, and since when in milliseconds of the world.
     looks: VecDeque<(i64, Key, Look)>,
+    /// Checks that run: their Rollout, the uid of their Release, and their guard.
+    checks: VecDeque<(Key, String, String)>,
     /// Milliseconds that its clock is ahead.
     pub skew: i64,
     /// How fast its monotonic clock runs, in per mille.
@@ -113,6 +115,7 @@ impl Process {
             seen: BTreeMap::new(),
             flight: None,
             looks: VecDeque::new(),
+            checks: VecDeque::new(),
             skew,
             frozen: false,
             deaf: BTreeSet::new(),
@@ -289,13 +292,18 @@ impl Process {
         }
         self.ticket = self.candidate.ticket();
         self.core.others_wrote(self.candidate.others());
-        let Some(Pass { key, effects, look, reasons, .. }) = self.core.next_pass(self.time(now)) else {
+        let Some(Pass { key, effects, look, checks, reasons, .. }) = self.core.next_pass(self.time(now))
+        else {
             return false;
         };
         self.reasons = reasons.iter().map(ToString::to_string).collect();
         self.reasons.extend(effects.iter().map(|e| e.name().to_owned()));
         if let Some(look) = look {
             self.looks.push_back((now, key.clone(), look));
+        }
+        if let Some(checks) = checks {
+            let each = checks.guards.into_iter().map(|guard| (key.clone(), checks.release.clone(), guard));
+            self.checks.extend(each);
         }
         if !effects.is_empty() {
             self.flight = Some(Flight { key, effects: effects.into() });
@@ -352,6 +360,11 @@ impl Process {
         self.looks.pop_front()
     }
 
+    /// The oldest check that runs.
+    pub fn take_check(&mut self) -> Option<(Key, String, String)> {
+        self.checks.pop_front()
+    }
+
     pub fn looked(&mut self, report: Report, now: i64) {
         self.report(report, now);
     }
@@ -381,6 +394,11 @@ fn execute(server: &mut Server, request: &act::Request) -> Result<Value, Refusal
         },
         act::Verb::Delete => {
             let uid = request.body.pointer("/preconditions/uid").and_then(Value::as_str);
+            let version = request.body.pointer("/preconditions/resourceVersion");
+            let object = server.get(sort, &request.name);
+            if object.is_some_and(|o| version.is_some_and(|seen| *seen != o["metadata"]["resourceVersion"])) {
+                return super::server::refuse(409, "the version in the precondition is another one");
+            }
             server.delete(OPERATOR_USER, sort, &request.name, uid)?;
             // What a finalizer keeps is the answer.
             let kept = server.get(sort, &request.name).map(|object| (**object).clone());

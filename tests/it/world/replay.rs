@@ -13,7 +13,8 @@ fn recorded_releases_replay_exactly() {
         world.play(scenario.tail);
         for release in world.server.releases() {
             let recorded = release.status.as_ref().and_then(|status| status.analysis.as_ref());
-            let Some(recorded) = recorded.filter(|state| state.guards.iter().any(|g| g.looks > 0)) else {
+            let Some(recorded) = recorded.filter(|state| state.guards.iter().any(|g| !g.recent.is_empty()))
+            else {
                 continue;
             };
             let at = recorded.last_look_at.as_ref().unwrap().0;

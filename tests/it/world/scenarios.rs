@@ -104,6 +104,30 @@ pub fn guarded() -> Value {
     spec
 }
 
+/// Two steps with a check of an address every five seconds, of which one run may fail, and one of the other check.
+pub fn checked() -> Value {
+    let mut spec = steps(&json!([
+        {"weight": 10, "minDuration": "10s", "maxDuration": "10m"},
+        {"weight": 50, "minDuration": "10s", "maxDuration": "10m"},
+    ]));
+    let web = json!({"url": "http://web/check", "interval": "5s", "failureLimit": 1, "successes": 2});
+    let cel = json!({"condition": "checks.smoke.passed >= checks.smoke.failed", "interval": "5s"});
+    spec["analysis"] =
+        json!({"guards": [{"name": "smoke", "web": web}, {"name": "more-pass-than-fail", "cel": cel}]});
+    spec
+}
+
+/// Two steps with a Job as their gate, of which one run may fail.
+pub fn gated() -> Value {
+    let mut spec = steps(&json!([
+        {"weight": 10, "minDuration": "10s", "maxDuration": "10m"},
+        {"weight": 50, "minDuration": "10s", "maxDuration": "10m"},
+    ]));
+    let job = json!({"template": {"containers": [{"name": "test", "image": "test:1"}]}, "failureLimit": 1});
+    spec["analysis"] = json!({"guards": [{"name": "gate", "job": job}]});
+    spec
+}
+
 /// A second step that waits for a person.
 pub fn approved() -> Value {
     steps(&json!([{"weight": 10, "minDuration": "10s"}, {"weight": 50, "minDuration": "10s", "pause": true}]))
@@ -153,6 +177,27 @@ fn every() -> Vec<Scenario> {
             .spec(guarded())
             .tail(700)
             .timed(),
+            Scenario::new("good with checks", vec![V2]).spec(checked()).tail(300).timed(),
+            Scenario::new("checks fail", vec![V2, (When::Reached(1), Act::Checks(Some(false)))])
+                .spec(checked())
+                .tail(300)
+                .timed(),
+            Scenario::new(
+                "checks without an answer",
+                vec![V2, (When::Reached(0), Act::Checks(None)), after(100, Act::Checks(Some(true)))],
+            )
+            .spec(checked())
+            .tail(300)
+            .timed(),
+            Scenario::new("good with a job", vec![V2]).spec(gated()).tail(300).timed(),
+            Scenario::new("a job fails", vec![V2, (When::Reached(1), Act::JobsFail(true))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
+            Scenario::new("abort while a job runs", vec![V2, (When::Reached(0), command(Verb::Abort))])
+                .spec(gated())
+                .tail(300)
+                .timed(),
             Scenario::new("no data for too long", vec![V2, (When::Reached(0), Act::Source(false))])
                 .spec(bounded())
                 .tail(300)

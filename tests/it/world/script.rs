@@ -50,6 +50,10 @@ pub enum Act {
     Bad(&'static str, u32),
     /// Whether the metrics source answers.
     Source(bool),
+    /// What checks of addresses say from now on; nothing: they get no answer.
+    Checks(Option<bool>),
+    /// Whether the pods of Jobs fail from now on.
+    JobsFail(bool),
     /// `minReplicas` of the autoscaler.
     Floor(Option<i64>),
     /// What the autoscaler measures: how many pods the load needs.
@@ -194,6 +198,10 @@ pub fn act(world: &mut World, act: &Act) {
         Act::Source(up) => {
             world.truth.down_since = if *up { None } else { Some(world.server.now) };
         }
+        Act::Checks(says) => {
+            (world.truth.checks_fail, world.truth.checks_silent) = (*says == Some(false), says.is_none());
+        }
+        Act::JobsFail(fail) => world.node.jobs_fail = *fail,
         Act::Floor(min) => {
             drop(server.update("alice", Sort::Autoscaler, "web", false, |a| match min {
                 Some(min) => a["spec"]["minReplicas"] = json!(min),

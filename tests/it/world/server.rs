@@ -27,6 +27,7 @@ pub enum Sort {
     Service,
     Slice,
     Route,
+    Job,
     Lease,
     Event,
 }
@@ -41,6 +42,7 @@ impl From<Resource> for Sort {
             Resource::Autoscalers => Self::Autoscaler,
             Resource::Services => Self::Service,
             Resource::Routes(_) => Self::Route,
+            Resource::Jobs => Self::Job,
             Resource::Events => Self::Event,
         }
     }
@@ -59,12 +61,13 @@ impl Sort {
             Self::Service => Kind::Services,
             Self::Slice => Kind::Slices,
             Self::Route => Kind::Routes(Router::HttpRoute),
+            Self::Job => Kind::Jobs,
             Self::Lease | Self::Event => return None,
         })
     }
 
     /// The kinds that the operator watches.
-    pub const WATCHED: [Self; 9] = [
+    pub const WATCHED: [Self; 10] = [
         Self::Rollout,
         Self::Release,
         Self::Deployment,
@@ -74,6 +77,7 @@ impl Sort {
         Self::Service,
         Self::Slice,
         Self::Route,
+        Self::Job,
     ];
 
     /// Whether it has a status that is written by itself.
@@ -307,10 +311,7 @@ impl Server {
                 }
                 Ok(())
             }
-            Sort::Service | Sort::Route if self.braked => {
-                super::network::hold(by, sort, old, new);
-                Ok(())
-            }
+            Sort::Service | Sort::Route if self.braked => super::network::hold(by, sort, old, new),
             _ => Ok(()),
         }
     }

@@ -30,6 +30,7 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::SplitRoute { .. }
         | Effect::DeleteRoute { .. }
         | Effect::ReturnRoute { .. }
+        | Effect::DeleteJob { .. }
         | Effect::PruneRelease { .. } => true,
         Effect::AddFinalizer { .. }
         | Effect::MarkWorkload { .. }
@@ -40,6 +41,7 @@ fn is_destructive(effect: &Effect) -> bool {
         | Effect::CreateCanary { .. }
         | Effect::CreateService { .. }
         | Effect::CreateRoute { .. }
+        | Effect::RunJob { .. }
         | Effect::HoldFloor { .. }
         | Effect::Confirm { .. }
         | Effect::Announce(_) => false,

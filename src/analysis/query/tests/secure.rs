@@ -310,3 +310,23 @@ async fn a_secret_that_cannot_be_sent_is_named_and_not_shown() {
     let young = [Target { started_at: at(-1), ..target(1, Side::Canary) }];
     assert_eq!(pods(sample(&Http::new(), &held, &plan, &young, at(0)).await).len(), 1);
 }
+
+#[tokio::test]
+async fn a_check_sends_its_token_and_shows_it_nowhere() {
+    let held = Held::default();
+    held.set("smoke", "token", CANARY);
+    let port = serve(move |_, request| {
+        let known = request.contains(&format!("authorization: Bearer {CANARY}\r\n"));
+        Reply::Say(if known { 200 } else { 401 }, format!(r#"{{"echo": "{CANARY}"}}"#).into_bytes())
+    });
+    let web = serde_json::json!({
+        "url": format!("http://127.0.0.1:{port}/"), "jsonPath": "$.echo",
+        "condition": "status == 200 && result != ''",
+        "auth": {"bearer": {"secretRef": {"name": "smoke"}}},
+    });
+    let plan = crate::analysis::tests::plan_of(&serde_json::json!([{"name": "smoke", "web": web}]));
+    let names = crate::analysis::check::Names { namespace: "shop".to_owned(), ..Default::default() };
+    let run = super::super::check(&Http::new(), &held, &plan, "smoke", &names, at(0)).await;
+    assert_eq!(run.passed, Ok(true));
+    assert_eq!(run.seen, r#"status 200, result "***""#);
+}

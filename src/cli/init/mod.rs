@@ -1,7 +1,13 @@
-//! `init`: writes a Rollout for a Deployment that exists, with what was found beside it.
+//! `init`: writes a Rollout for a Deployment that exists, with what was found beside it: Services, the routes to them,
+//! an autoscaler, a metrics page.
+//!
+//! May touch: the cluster, reading, but for the one Rollout that `--apply` creates. Must never: guess where there are
+//! several answers; it says so in a comment instead.
+
+mod choice;
+mod compose;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -10,11 +16,14 @@ use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
-use super::args::Init;
+use super::args::{Init, StrategyChoice};
 use super::failure::{Exit, Failure, Kind};
 use super::find;
+use super::routes::{self, Routes};
 use super::session::Session;
 use crate::api::Rollout;
+use choice::{Choice, Served, choose};
+use compose::compose;
 
 /// What was found about a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +32,10 @@ pub struct Findings {
     namespace: String,
     replicas: i32,
     services: Vec<String>,
+    /// What users come by.
+    choice: Choice,
+    /// Kinds of routes that could not be looked for.
+    hidden: Vec<&'static str>,
     autoscaler: Option<String>,
     /// Port and path of the metrics page, and where that was seen.
     metrics: Option<(i32, String, String)>,
@@ -57,7 +70,15 @@ pub async fn run(session: &Session, args: &Init) -> Result<Exit, Failure> {
         Err(failure) if matches!(failure.kind, Kind::Forbidden | Kind::NotFound) => Vec::new(),
         Err(failure) => return Err(failure),
     };
-    let text = compose(&findings(&deployment, &services, &scalers));
+    let routes = match args.strategy {
+        StrategyChoice::Pods => Routes::default(),
+        StrategyChoice::Auto | StrategyChoice::BlueGreen => routes::list(&cluster, namespace).await?,
+    };
+    let found = findings(&deployment, &services, &scalers, &routes);
+    if args.strategy == StrategyChoice::BlueGreen && found.choice.service.is_none() {
+        return Err(unchosen(&found));
+    }
+    let text = compose(&found, args.strategy);
     if args.apply {
         let rollout: Rollout = serde_saphyr::from_str(&text).map_err(|error| {
             Failure::new(Kind::Failed, "failed to make the Rollout").because(error.to_string())
@@ -91,13 +112,37 @@ pub async fn run(session: &Session, args: &Init) -> Result<Exit, Failure> {
     Ok(Exit::OK)
 }
 
-fn findings(deployment: &Deployment, services: &[Service], scalers: &[HorizontalPodAutoscaler]) -> Findings {
+/// Blue-green switches a Service, and there is none, or there are several.
+fn unchosen(found: &Findings) -> Failure {
+    let why = if found.services.is_empty() {
+        format!("no Service selects the pods of {}", found.name)
+    } else {
+        format!("several Services select the pods of {}: {}", found.name, found.services.join(", "))
+    };
+    Failure::new(Kind::Refused, "failed to find the Service that a blue-green release switches")
+        .because(why)
+        .hint("`belay init` without --strategy writes a canary; change it by hand, or see `kubectl explain rollout.spec.strategy.blueGreen`")
+}
+
+fn findings(
+    deployment: &Deployment,
+    services: &[Service],
+    scalers: &[HorizontalPodAutoscaler],
+    routes: &Routes,
+) -> Findings {
     let name = deployment.name_any();
     let spec = deployment.spec.clone().unwrap_or_default();
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
-    let mut selecting: Vec<String> =
-        services.iter().filter(|service| selects(service, &labels)).map(ResourceExt::name_any).collect();
+    let mut selecting: Vec<String> = services
+        .iter()
+        .filter(|service| is_users(service) && selects(service, &labels))
+        .map(ResourceExt::name_any)
+        .collect();
     selecting.sort();
+    let served: Vec<Served> = selecting
+        .iter()
+        .map(|service| Served { service: service.clone(), ways: routes.ways(service) })
+        .collect();
     let autoscaler = scalers
         .iter()
         .find(|scaler| {
@@ -110,10 +155,17 @@ fn findings(deployment: &Deployment, services: &[Service], scalers: &[Horizontal
         namespace: deployment.namespace().unwrap_or_default(),
         replicas: spec.replicas.unwrap_or(1),
         metrics: metrics(&spec.template),
+        choice: choose(&served, &name),
+        hidden: routes.hidden.iter().copied().collect(),
         services: selecting,
         autoscaler,
         name,
     }
+}
+
+/// Whether it is not one that a release made for its canary.
+fn is_users(service: &Service) -> bool {
+    !service.owner_references().iter().any(|owner| owner.kind == "Rollout")
 }
 
 fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
@@ -144,79 +196,18 @@ fn metrics(template: &PodTemplateSpec) -> Option<(i32, String, String)> {
         })
 }
 
-/// The Rollout as YAML with comments.
-fn compose(found: &Findings) -> String {
-    let mut text = String::new();
-    let name = &found.name;
-    // The name of a Rollout is a part of the names of its releases.
-    let short: String = name.chars().take(40).collect();
-    let short = short.trim_end_matches(['-', '.']);
-    let services = if found.services.is_empty() {
-        "no Service selects its pods".to_owned()
-    } else {
-        format!("served by {}", found.services.join(", "))
-    };
-    let _ = writeln!(
-        text,
-        "# The policy for changes of the Deployment {name}: {} pods, {services}.",
-        found.replicas
-    );
-    if let Some(scaler) = &found.autoscaler {
-        let _ = writeln!(
-            text,
-            "# The autoscaler {scaler} goes on working; Belay holds its minReplicas during a release."
-        );
-    }
-    let _ = write!(
-        text,
-        "apiVersion: belay.dev/v1alpha1\nkind: Rollout\nmetadata:\n  name: {short}\n  namespace: {}\nspec:\n  \
-         workloadRef:\n    kind: Deployment\n    name: {name}\n  strategy:\n    canary:\n      steps:\n",
-        found.namespace
-    );
-    let pods = u32::try_from(found.replicas).unwrap_or(1).max(1);
-    for (weight, min) in [(5, "2m"), (25, "5m"), (50, "5m")] {
-        // What the cluster will make of it; nothing to say when that is the weight itself.
-        let canary = (f64::from(pods) * f64::from(weight) / f64::from(100 - weight)).ceil().max(1.0);
-        let real = 100.0 * canary / (f64::from(pods) + canary);
-        let _ = writeln!(
-            text,
-            "      - weight: {weight} # {canary:.0} of {:.0} pods: {real:.0} %",
-            f64::from(pods) + canary
-        );
-        let _ = writeln!(text, "        minDuration: {min}");
-    }
-    text.push_str("      # - weight: 50\n      #   pause: true # waits for a person: belay approve\n");
-    let head = |text: &mut String, off: &str, port: i32, path: &str| {
-        let _ = write!(
-            text,
-            "  {off}analysis:\n  {off}  metrics:\n  {off}    pods:\n  {off}      port: {port}\n  {off}      path: {path}\n  \
-             {off}  guards:\n  {off}  - name: errors\n  {off}    ratio:\n  {off}      bad:\n  {off}        metric: \
-             http_requests_total\n  {off}        match: 'code=~\"5..\"'\n  {off}      total:\n  {off}        metric: \
-             http_requests_total\n  {off}      tolerate: 1.2x + 0.1%\n"
-        );
-    };
-    if let Some((port, path, seen)) = &found.metrics {
-        let _ = writeln!(
-            text,
-            "  # The metrics page was found by {seen}. Put the names of your own counters in."
-        );
-        head(&mut text, "", *port, path);
-    } else {
-        text.push_str(
-            "  # No metrics page was found, so that a release advances by time only. With one, these lines let it\n  \
-             # advance on proof, and catch it when it fails:\n",
-        );
-        head(&mut text, "# ", 8080, "/metrics");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    use crate::api::router::Router;
 
     fn found(metrics: bool) -> Findings {
+        found_with(metrics, &Routes::default())
+    }
+
+    fn found_with(metrics: bool, routes: &Routes) -> Findings {
         let annotations = if metrics {
             json!({"prometheus.io/port": "9090", "prometheus.io/path": "/m"})
         } else {
@@ -234,22 +225,97 @@ mod tests {
             service("web", json!({"app": "web"})),
             service("db", json!({"app": "db"})),
             service("none", json!({})),
+            service("web-peers", json!({"app": "web", "tier": "front"})),
         ];
         let scaler = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": {"maxReplicas": 20,
             "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}))
         .unwrap();
-        findings(&deployment, &services, &[scaler])
+        findings(&deployment, &services, &[scaler], routes)
+    }
+
+    fn routes(items: &[(Router, &str, Value)]) -> Routes {
+        let object = |(router, name, spec): &(Router, &str, Value)| {
+            (*router, json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+        };
+        Routes { items: items.iter().map(object).collect(), hidden: ["VirtualService"].into() }
+    }
+
+    fn rules(service: &str) -> Value {
+        json!({"rules": [{"backendRefs": [{"name": service, "port": 80}]}]})
+    }
+
+    /// Nothing that is written would be refused.
+    fn taken(text: &str) -> Rollout {
+        let object: Value = serde_saphyr::from_str(text).unwrap();
+        let crd = crate::install::crd_of("Rollout").unwrap();
+        assert_eq!(crate::api::validate::validate(&crd, &object), [], "{text}");
+        serde_json::from_value(object).unwrap()
     }
 
     #[test]
     fn what_is_written_is_a_rollout() {
         for metrics in [true, false] {
-            let text = compose(&found(metrics));
-            let rollout: Rollout = serde_saphyr::from_str(&text).unwrap();
+            let text = compose(&found(metrics), StrategyChoice::Pods);
+            let rollout = taken(&text);
             assert_eq!(rollout.spec.workload_ref.name, "web");
             assert_eq!(rollout.spec.analysis.is_some(), metrics);
         }
-        insta::assert_snapshot!("init_with_metrics", compose(&found(true)));
-        insta::assert_snapshot!("init_without_metrics", compose(&found(false)));
+        insta::assert_snapshot!("init_with_metrics", compose(&found(true), StrategyChoice::Auto));
+        insta::assert_snapshot!("init_without_metrics", compose(&found(false), StrategyChoice::Pods));
+    }
+
+    #[test]
+    fn routes_are_written_with_steps_and_a_bake() {
+        let beside = json!({"backends": [{"service": "web", "weight": 1}, {"service": "web", "weight": 2}]});
+        let routes = routes(&[
+            (Router::HttpRoute, "web", rules("web")),
+            (Router::HttpRoute, "api", rules("api")),
+            (Router::GrpcRoute, "web", rules("web")),
+            (Router::IngressRoute, "old", json!({"routes": [{"services": [{"name": "web", "port": 80}]}]})),
+            (Router::TrafficSplit, "mesh", beside),
+        ]);
+        let text = compose(&found_with(true, &routes), StrategyChoice::Auto);
+        let canary = taken(&text).spec.strategy.unwrap().canary.unwrap();
+        assert_eq!(canary.service.as_deref(), Some("web"));
+        assert_eq!(canary.traffic.unwrap().routes().count(), 2);
+        assert!(canary.bake.is_some());
+        insta::assert_snapshot!("init_with_routes", text);
+        let text = compose(&found_with(true, &routes), StrategyChoice::BlueGreen);
+        let blue_green = taken(&text).spec.strategy.unwrap().blue_green.unwrap();
+        assert_eq!(blue_green.active_service, "web");
+        insta::assert_snapshot!("init_blue_green", text);
+    }
+
+    #[test]
+    fn every_kind_of_route_is_written_as_the_schema_has_it() {
+        let service = |name: &str| json!({"name": name, "port": 80});
+        let specs = [
+            (Router::HttpRoute, rules("web")),
+            (Router::GrpcRoute, rules("web")),
+            (Router::VirtualService, json!({"http": [{"route": [{"destination": {"host": "web"}}]}]})),
+            (
+                Router::NginxIngress,
+                json!({"rules": [{"http": {"paths": [{"backend": {"service": {"name": "web"}}}]}}]}),
+            ),
+            (Router::TraefikService, json!({"weighted": {"services": [service("web")]}})),
+            (Router::IngressRoute, json!({"routes": [{"services": [service("web")]}]})),
+            (Router::TrafficSplit, json!({"service": "web", "backends": [{"service": "web", "weight": 1}]})),
+        ];
+        for (router, spec) in specs {
+            let found = found_with(false, &routes(&[(router, "r", spec)]));
+            let canary = taken(&compose(&found, StrategyChoice::Auto)).spec.strategy.unwrap().canary.unwrap();
+            let traffic = canary.traffic.unwrap();
+            let all: Vec<_> = traffic.routes().collect();
+            assert_eq!(all.len(), 1, "{router:?}");
+            assert_eq!((all[0].0, all[0].1.name.as_str()), (router, "r"));
+        }
+    }
+
+    #[test]
+    fn blue_green_needs_to_know_which_service() {
+        let none = Findings { name: "web".to_owned(), ..Findings::default() };
+        assert!(unchosen(&none).why.unwrap().starts_with("no Service selects"));
+        let two = Findings { services: vec!["a".to_owned(), "b".to_owned()], ..none };
+        assert!(unchosen(&two).why.unwrap().ends_with("a, b"));
     }
 }
