@@ -116,8 +116,8 @@ impl Patch {
             .each(marks.stopped.as_ref(), |p, why| p.add(&annotation(api::STOPPED_ANNOTATION), why.as_str()))
     }
 
-    /// Takes off what a borrowed object carries of its release. Maps that only Belay filled go, too, so that the
-    /// object is what it was.
+    /// Takes off what a borrowed object carries of its release. What came to it since it was seen would be left on it,
+    /// so it must be unchanged. Maps that only Belay filled go, too: the object is what it was.
     fn returned(self, loan: &Loan) -> Self {
         self.each(loan.annotation.as_ref(), |p, text| {
             let key = annotation(api::BORROWED_ANNOTATION);
@@ -349,6 +349,7 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
         }
         Effect::ReturnService { service, pin, loan } => {
             let ops = Patch::of(service)
+                .unchanged(service)
                 .returned(loan)
                 .when(pin.is_some(), |p| p.test(PIN, pin.clone()).remove(PIN));
             patch(Resource::Services, service, ops)
@@ -363,7 +364,8 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
         }
         Effect::DeleteRoute { router, route } => delete(Resource::Routes(*router), route),
         Effect::ReturnRoute { router, route, ops, loan } => {
-            patch(Resource::Routes(*router), route, Patch::of(route).and(ops).returned(loan))
+            let ops = Patch::of(route).unchanged(route).and(ops).returned(loan);
+            patch(Resource::Routes(*router), route, ops)
         }
         Effect::Confirm { subject, id, .. } => read(
             match subject {
@@ -371,6 +373,8 @@ pub fn request(effect: &Effect, now: Timestamp, instance: &str) -> Request {
                 Subject::Release => Resource::Releases,
                 Subject::Rollout => Resource::Rollouts,
                 Subject::ReplicaSet => Resource::ReplicaSets,
+                Subject::Service => Resource::Services,
+                Subject::Route(router) => Resource::Routes(*router),
             },
             id,
         ),

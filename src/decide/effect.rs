@@ -300,6 +300,10 @@ pub enum Subject {
     Rollout,
     /// A ReplicaSet.
     ReplicaSet,
+    /// A Service.
+    Service,
+    /// A route of a router.
+    Route(Router),
 }
 
 /// What must be true of an object.

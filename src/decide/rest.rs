@@ -235,6 +235,7 @@ fn start(pass: &mut Pass<'_>, workload: &Workload, stable: &Revision) {
             if pass.effects.len() == before {
                 pass.confirm_workload(workload);
             }
+            traffic::confirm_named(pass);
             pass.push(Effect::CreateRelease(Box::new(release)));
         }
     }
@@ -298,6 +299,9 @@ fn remove_strays(pass: &mut Pass<'_>) -> bool {
             pass.confirm(Subject::Release, id, Expect::Gone);
             unknown.push((rs.revision.clone(), release));
         }
+    }
+    if !strays.is_empty() {
+        traffic::confirm_named(pass);
     }
     if lent {
         // The weight first, then the veto; when it was written is when the way back began.

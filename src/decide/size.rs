@@ -102,7 +102,9 @@ impl<'a> Run<'a> {
             return;
         }
         let wanted = self.wanted();
-        if let Some(traffic) = Traffic::of(pass.obs, self.release)
+        // When all steps are passed the Service belongs to the new version, or is given back already.
+        let traffic = Traffic::of(pass.obs, self.release);
+        if let Some(traffic) = traffic.as_ref().filter(|_| !self.passed_all())
             && let Err(reason) = traffic.prepare(pass)
             && self.canary.is_none()
         {
@@ -117,6 +119,16 @@ impl<'a> Run<'a> {
             Some(rs) if rs.replicas != wanted => {
                 // More weight only after it is written that the step before was passed.
                 self.working.record_if_due(pass, self.release);
+                if rs.replicas > wanted
+                    && let Some(traffic) = &traffic
+                {
+                    // The weight goes first, and old views of the workload and the step do not count.
+                    if !traffic.is_down_to(self.asked(), &mut self.working, pass) {
+                        return;
+                    }
+                    pass.confirm_workload(self.workload);
+                    self.working.confirm(pass, self.release);
+                }
                 pass.push(Effect::ScaleCanary {
                     replica_set: rs.id.clone(),
                     from: rs.replicas,

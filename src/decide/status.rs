@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::effect::Effect;
+use super::effect::{Effect, Expect, Subject};
 use super::observation::Memory;
 use super::pass::{Pass, identity};
 use super::reason::Reason;
@@ -105,6 +105,13 @@ impl Working {
             release: identity(&release.metadata),
             status: Box::new(self.status.clone()),
         });
+    }
+
+    /// Asks first whether the Release is still what was seen of it, unless this pass has written it, which asks too.
+    pub fn confirm(&self, pass: &mut Pass<'_>, release: &Release) {
+        if !self.recorded {
+            pass.confirm(Subject::Release, identity(&release.metadata), Expect::Unchanged);
+        }
     }
 
     /// Writes the status if what changed is worth it, now or at the time that is asked for.

@@ -21,6 +21,8 @@ pub(super) fn decide(pass: &mut Pass<'_>, finalizers: &[String]) {
     }
     pass.return_floors();
     let strays: Vec<_> = pass.obs.replica_sets.iter().filter(|rs| pass.is_ours(rs)).collect();
+    // What an old view does not show as borrowed would stay so for ever.
+    traffic::confirm_named(pass);
     let lent = !strays.is_empty() && traffic::has_strays(pass.obs);
     if lent {
         let since = pass.obs.rollout.metadata.deletion_timestamp.as_ref().map(|at| at.0);

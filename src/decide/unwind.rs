@@ -39,13 +39,15 @@ pub(super) fn unwind(
     let first = working.status.phase != ReleasePhase::RollingBack;
     if first {
         confirm(pass, release, workload, &reason);
-        let seen = pass.obs.replica_sets.iter().any(|rs| rs.id.name == release.spec.to.replica_set);
-        if !seen && working.status.phase != ReleasePhase::Pending && !release.spec.unbraked {
-            // One that cannot be seen may have been handed over by now.
-            let name = release.spec.to.replica_set.clone();
-            let id = Identity { namespace: pass.rollout_id().namespace, name, ..Identity::default() };
-            pass.confirm(Subject::ReplicaSet, id, Expect::Gone);
-        }
+    }
+    let seen = pass.obs.replica_sets.iter().any(|rs| rs.id.name == release.spec.to.replica_set);
+    let sought =
+        if first { working.status.phase != ReleasePhase::Pending } else { release.spec.traffic.is_some() };
+    if !seen && sought && !release.spec.unbraked {
+        // One that cannot be seen may have been handed over by now, or have pods that the Service must not select.
+        let name = release.spec.to.replica_set.clone();
+        let id = Identity { namespace: pass.rollout_id().namespace, name, ..Identity::default() };
+        pass.confirm(Subject::ReplicaSet, id, Expect::Gone);
     }
     let end = outcome(reason.code());
     // The weight first, where it is not the pods' own: without traffic they can go.

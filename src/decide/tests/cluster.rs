@@ -72,7 +72,9 @@ impl World {
                 let seen = match subject {
                     Subject::Workload => self.deployment.as_ref().map(|w| (w.id.uid.clone(), w.generation)),
                     // There are no old views in here.
-                    Subject::Rollout | Subject::ReplicaSet => return true,
+                    Subject::Rollout | Subject::ReplicaSet | Subject::Service | Subject::Route(_) => {
+                        return true;
+                    }
                     Subject::Release => {
                         let found = self.releases.iter().find(|r| r.metadata.name.as_ref() == Some(&id.name));
                         found.map(|r| (r.metadata.uid.clone().unwrap_or_default(), 0))

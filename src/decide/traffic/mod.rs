@@ -9,6 +9,7 @@
 
 mod rest;
 mod road;
+mod sure;
 
 use std::net::IpAddr;
 
@@ -29,6 +30,7 @@ use crate::api::{self, Release, ReleasePhase};
 use crate::traffic::{Ask, Match, Test, Uptake, Wanted, Write};
 pub(super) use rest::{has_strays, refuse, return_strays, stop_strays};
 use road::Road;
+pub(super) use sure::named as confirm_named;
 
 /// After a change that the router says it has taken up: requests on their way, and its workers that learn of it late.
 const SETTLE: SignedDuration = SignedDuration::from_secs(2);
@@ -171,6 +173,11 @@ impl<'a> Traffic<'a> {
                     self.pin(pass, canary, self.canary_hash, None);
                 }
             }
+            // An earlier release left it: nobody of this one will ever be behind it.
+            Some(canary) if canary.pin() != Some(self.canary_hash) && is_made_by(pass.obs, canary) => {
+                pass.push(Effect::DeleteService { service: canary.id.clone() });
+                return waiting(format!("Service {name} of an earlier release goes first"));
+            }
             Some(_) => {}
             None if self.plan.preview => return waiting(format!("Service {name} is not there")),
             None => pass.push(Effect::CreateService { object: self.canary_object(pass, service, name) }),
@@ -293,9 +300,14 @@ impl<'a> Traffic<'a> {
                     let grows = share.is_none_or(|share| share <= next);
                     // More weight only after it is written that the step before was passed.
                     run.working.record_if_due(pass, self.release);
-                    self.write(pass, road, write, next, grows, None);
-                    changed(&mut run.working, pass.now);
-                    waiting.get_or_insert(format!("{} is given {next} %", road.name()));
+                    let said = match self.write(pass, road, write, next, grows, None) {
+                        Ok(()) => {
+                            changed(&mut run.working, pass.now);
+                            format!("{} is given {next} %", road.name())
+                        }
+                        Err(why) => format!("{}: {why}", road.name()),
+                    };
+                    waiting.get_or_insert(said);
                 }
                 Ok(None) => {}
                 Err(why) => {
@@ -329,6 +341,7 @@ impl<'a> Traffic<'a> {
         Ask { matches, mirror, ..self.bare(weight) }
     }
 
+    /// The write of a route. What is to be borrowed first must be understood: it goes back as it is now.
     fn write(
         &self,
         pass: &mut Pass<'_>,
@@ -337,13 +350,20 @@ impl<'a> Traffic<'a> {
         weight: i32,
         grows: bool,
         stopped: Option<&str>,
-    ) {
+    ) -> Result<(), String> {
         let none = Loan::default();
         let loan = road.loan().unwrap_or(&none);
-        let mut marks = self.marks(loan, || road.borrowed().unwrap_or_default(), grows);
-        marks.stopped = stopped.map(str::to_owned);
+        let ours = self.is_ours(loan);
+        let original = if ours || !grows { Value::Null } else { road.borrowed()? };
+        let mut marks = self.marks(loan, || original, grows);
+        if !grows && !ours {
+            // The weight goes whoever marked the route; it is not marked for this release then.
+            (marks.borrow, marks.unchanged) = (None, false);
+        }
+        marks.stopped = stopped.filter(|_| ours).map(str::to_owned);
         let owner = json!(owner(&pass.obs.rollout));
         pass.push(road.effect(write, weight, marks, &owner));
+        Ok(())
     }
 
     /// Whether the last change is long enough ago.
@@ -399,7 +419,6 @@ impl<'a> Traffic<'a> {
         if !self.drained(working, pass) {
             return false;
         }
-        let before = pass.effects.len();
         let canary = self.plan.canary_service.as_deref().unwrap_or_default();
         let routes = self.roads.iter().filter_map(Road::lent).filter(|route| self.is_ours(&route.loan));
         let mut routes = routes.peekable();
@@ -412,6 +431,11 @@ impl<'a> Traffic<'a> {
             }
             return false;
         }
+        // Nobody comes back to this release when it has ended, and without its Service a route that still names it
+        // would have nobody behind it.
+        sure::all(pass, self.plan);
+        working.confirm(pass, self.release);
+        let before = pass.effects.len();
         if let Some(own) = self.canary {
             if self.plan.preview {
                 if self.is_ours(&own.loan) {
@@ -432,6 +456,11 @@ impl<'a> Traffic<'a> {
         pass.effects.len() == before
     }
 
+    /// Whether the canary has no more than a share, and the router has taken that up.
+    pub fn is_down_to(&self, share: i32, working: &mut Working, pass: &mut Pass<'_>) -> bool {
+        self.weight() <= share && self.drained(working, pass)
+    }
+
     /// Whether the router sends nothing to the canary any more, as far as can be told.
     fn drained(&self, working: &mut Working, pass: &mut Pass<'_>) -> bool {
         let mut settle = SETTLE;
@@ -448,12 +477,17 @@ impl<'a> Traffic<'a> {
     /// Takes the canary's share in every route away. True when one had any.
     fn zero(&self, pass: &mut Pass<'_>, stopped: Option<&str>) -> bool {
         let before = pass.effects.len();
-        for road in self.roads.iter().filter(|road| road.lent().is_some()) {
+        // What another release of the Rollout has borrowed is in its hands: this one is seen as it was long ago.
+        let of_another =
+            |road: &&Road<'_>| road.loan().is_some_and(|loan| loan.release.is_some() && !self.is_ours(loan));
+        let roads = self.roads.iter().filter(|road| road.lent().is_some() && !of_another(road));
+        for road in roads {
             let busy = road.split().is_ok_and(|split| {
                 split.canary.is_some_and(|share| share > 0) || split.matched || split.mirrored
             });
             if busy && let Ok(Some(write)) = road.patch(&self.bare(0)) {
-                self.write(pass, road, write, 0, false, stopped);
+                // Nothing is borrowed for it, so nothing can be missing.
+                drop(self.write(pass, road, write, 0, false, stopped));
             }
         }
         pass.effects.len() > before
@@ -479,6 +513,9 @@ impl<'a> Traffic<'a> {
         if pass.effects.len() > before || unrecorded {
             changed(working, pass.now);
             return false;
+        }
+        if !empty || working.status.phase != ReleasePhase::RollingBack {
+            sure::all(pass, self.plan);
         }
         self.drained(working, pass)
     }
@@ -532,5 +569,6 @@ fn give_service_back(pass: &mut Pass<'_>, service: &Service) {
 /// Whether no live pod of a ReplicaSet is left.
 pub(super) fn is_empty(pass: &Pass<'_>, rs: &ReplicaSet) -> bool {
     let mut pods = pass.obs.pods.iter().filter(|pod| pod.owner_uid == rs.id.uid);
-    rs.replicas == 0 && pods.all(|pod| pod.deleting)
+    // Two witnesses: the view of either may be old.
+    rs.replicas == 0 && rs.total == 0 && pods.all(|pod| pod.deleting)
 }

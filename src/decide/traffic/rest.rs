@@ -108,38 +108,51 @@ pub(in crate::decide) fn return_strays(pass: &mut Pass<'_>) -> bool {
             pass.confirm(Subject::Release, id, Expect::Gone);
         }
     }
+    // Pods that cannot be seen must not be behind the Service when it selects by itself again.
+    let made = obs.services.iter().filter(|s| !s.deleting && is_made_by(obs, s)).filter_map(Service::pin);
+    for hash in made.filter(|pin| !obs.replica_sets.iter().any(|rs| rs.hash.as_deref() == Some(*pin))) {
+        let name = format!("{}-{hash}", obs.rollout.spec.workload_ref.name);
+        let id = Identity { namespace: pass.rollout_id().namespace, name, ..Identity::default() };
+        pass.confirm(Subject::ReplicaSet, id, Expect::Gone);
+    }
     let before = pass.effects.len();
     for route in obs.routes.iter().filter(|route| of_this(&route.loan) && !route.deleting) {
         let (stable, canary) = names(obs, route);
         pass.push(road::give_back(route.router, route, &stable, &canary));
     }
-    if pass.effects.len() > before || may_linger(pass) {
+    if pass.effects.len() > before {
         // The router has to let go of the canary's Service before it goes.
         return false;
     }
+    let mut gone = true;
     for service in obs.services.iter().filter(|service| !service.deleting) {
         if of_this(&service.loan) {
             give_service_back(pass, service);
-        } else if is_made_by(obs, service) {
+        } else if !is_made_by(obs, service) {
+            continue;
+        } else if !may_linger(pass, service) {
             pass.push(Effect::DeleteService { service: service.id.clone() });
         }
+        gone = false;
     }
-    pass.effects.len() == before
+    gone
 }
 
-/// Whether a router may not have taken up yet that a route is as it was. A Rollout on its way out does not wait for
-/// that for ever.
-fn may_linger(pass: &mut Pass<'_>) -> bool {
+/// Whether a router may not have taken up yet that the route which named a canary's Service is as it was.
+fn may_linger(pass: &mut Pass<'_>, service: &Service) -> bool {
     let obs = pass.obs;
-    if !obs.services.iter().any(|service| !service.deleting && is_made_by(obs, service)) {
-        return false;
-    }
     let waits =
         |route: &Route| matches!(routers::taken_up(route.router, &Seen::route(&route.object)), Uptake::No(_));
     if !obs.routes.iter().any(|route| !route.deleting && waits(route)) {
         return false;
     }
-    match obs.rollout.metadata.deletion_timestamp.as_ref().map(|asked| asked.0 + PATIENCE) {
+    // Since when the release is over, as far as anything tells.
+    let named = |name: Option<&String>| name.is_some() && name == service.loan.release.as_ref();
+    let release = obs.releases.iter().find(|release| named(release.metadata.name.as_ref()));
+    let ended = release.and_then(|r| r.status.as_ref()?.finished_at.as_ref()).map(|at| at.0);
+    let vetoed = pass.status.vetoed.iter().find(|veto| named(Some(&veto.release))).map(|veto| veto.at.0);
+    let leaving = obs.rollout.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+    match [ended, vetoed, leaving].into_iter().flatten().max().map(|since| since + PATIENCE) {
         Some(at) if at <= pass.now => false,
         Some(at) => {
             pass.wake(at);

@@ -126,10 +126,8 @@ impl Oracle {
                         let over = self.releases.get(owner).is_none_or(is_final);
                         !over || before.pointer("/status/conditions").is_some()
                     }
-                    // The last finalizer is gone.
-                    Sort::Rollout => false,
-                    // Judged with the traffic.
-                    Sort::Service => false,
+                    // The last finalizer is gone; a Service is judged with the traffic.
+                    Sort::Rollout | Sort::Service => false,
                     _ => true,
                 };
                 self.breach(foreign, at, format!("Belay deleted {:?} {}", write.sort, write.name));
@@ -232,7 +230,7 @@ impl Oracle {
             // A rejected revision that came past the brake is taken back where it stands.
             let taken_back = size == 0 && self.rejected.contains(&revision);
             // Or one that was handed over, and changed at that very moment: its traffic is judged elsewhere.
-            let taken_back = taken_back || (size == 0 && self.shares.may_retire(server, after));
+            let taken_back = taken_back || (size == 0 && Traffic::may_retire(server, after));
             self.breach(!taken_back, at, format!("Belay wrote to {name}, which is somebody else's"));
             return;
         }

@@ -8,17 +8,17 @@ use super::pods::Fate;
 use super::scenarios::{Scenario, V2, after, command};
 use super::script::{Act, When};
 
-/// Two steps and a bake of three seconds each.
+/// Two steps and a bake of five seconds each.
 fn routed() -> Value {
     json!({"strategy": {"canary": {
-        "service": "web", "traffic": {"httpRoutes": [{"name": "web"}]}, "bake": "3s",
-        "steps": [{"weight": 10, "minDuration": "3s"}, {"weight": 50, "minDuration": "3s"}],
+        "service": "web", "traffic": {"httpRoutes": [{"name": "web"}]}, "bake": "5s",
+        "steps": [{"weight": 10, "minDuration": "5s"}, {"weight": 50, "minDuration": "5s"}],
     }}})
 }
 
 /// The Service is the switch.
 fn blue_green() -> Value {
-    json!({"strategy": {"blueGreen": {"activeService": "web", "preview": "3s", "bake": "3s"}}})
+    json!({"strategy": {"blueGreen": {"activeService": "web", "preview": "5s", "bake": "5s"}}})
 }
 
 fn with_preview() -> Value {

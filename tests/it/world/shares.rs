@@ -43,8 +43,8 @@ impl Traffic {
         let sorts = [Sort::Service, Sort::Route];
         let all = sorts.into_iter().flat_map(|sort| server.all(sort).map(move |object| (sort, object)));
         let lent = all.map(|(sort, o)| ((sort, text(o, "/metadata/name").to_owned()), own(o))).collect();
-        let served = server.all(Sort::Pod).map(|pod| image(pod).to_owned()).collect();
-        let mut traffic = Self { guards_callers: true, lent, served, ..Self::default() };
+        let images = server.all(Sort::Pod).map(|pod| image(pod).to_owned()).collect();
+        let mut traffic = Self { guards_callers: true, lent, served: images, ..Self::default() };
         if let Some(route) = server.get(Sort::Route, "web") {
             traffic.remember(route);
         }
@@ -261,7 +261,7 @@ impl Traffic {
         }
         let (was, is) = (int(before, "/status/step/index"), int(after, "/status/step/index"));
         let said = after.pointer("/status/timeline").and_then(Value::as_array).into_iter().flatten();
-        let said = said.filter(|e| e["reason"] == "StepPassed").map(|e| text(e, "/message")).last();
+        let said = said.rev().find(|e| e["reason"] == "StepPassed").map(|e| text(e, "/message"));
         let person = said.is_some_and(|m| m.contains("because") || m.contains("serves"));
         let asked = after["spec"]["steps"][usize::try_from(was).unwrap()]["weight"].as_f64().unwrap_or(0.0);
         let had = share(&self.applied(server));
@@ -312,7 +312,7 @@ impl Traffic {
     }
 
     /// Whether a ReplicaSet is that of the version before one that has been handed over.
-    pub fn may_retire(&self, server: &Server, rs: &Value) -> bool {
+    pub fn may_retire(server: &Server, rs: &Value) -> bool {
         let Some(release) = running(server) else { return false };
         let to = server.get(Sort::ReplicaSet, text(release, "/spec/to/replicaSet"));
         to.is_some_and(|rs| owner_kind(rs) == "Deployment")
