@@ -347,7 +347,7 @@ async fn assert_init_tells_what_it_may_not_see(scene: &Scene) {
     let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["get", "list"]});
     let rules =
         [rule("apps", "deployments"), rule("", "services"), rule("autoscaling", "horizontalpodautoscalers")];
-    let role = json!({
+    let reader = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"}, "rules": rules,
     });
     let binding = json!({
@@ -355,7 +355,7 @@ async fn assert_init_tells_what_it_may_not_see(scene: &Scene) {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "nobody"}],
     });
-    for object in [role, binding] {
+    for object in [reader, binding] {
         scene.namespace.apply(&scene.namespace.env.admin, "tests", &object).await.unwrap();
     }
     eventually(PATIENCE, "init says what it may not see", async || {
