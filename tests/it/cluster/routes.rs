@@ -390,6 +390,7 @@ async fn the_doctor_names_what_a_release_would_stumble_over() {
     says("ok", "Service web selects its pods").await;
     says("ok", &format!("HTTPRoute {namespace}/web can be split, and its router has taken it up")).await;
     says("ok", "may change its Services and routes").await;
+    says("ok", "other writers are kept from what a release borrows").await;
 
     let admin = &scene.namespace.env.admin;
     let taken = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web-canary"},
