@@ -46,7 +46,7 @@ impl Scenario {
     /// Whether the next history is to be played.
     pub fn has_turn(&self, turn: &mut usize) -> bool {
         *turn += 1;
-        *turn % self.share == 0 || std::env::var_os("BELAY_WHOLE").is_some()
+        (*turn).is_multiple_of(self.share) || std::env::var_os("BELAY_WHOLE").is_some()
     }
 
     pub fn spec(self, spec: Value) -> Self {
