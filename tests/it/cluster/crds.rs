@@ -109,8 +109,22 @@ fn bad_rollouts() -> Vec<Bad> {
     vec![
         bad(canary(&json!([{"weight": 25}, {"weight": 5}])), &["spec.strategy.canary.steps", "order them"]),
         bad(canary(&json!([{"weight": 25}, {"weight": 25}])), &["spec.strategy.canary.steps", "must grow"]),
-        bad(canary(&json!([{"weight": 0}])), &["spec.strategy.canary.steps[0].weight", "1 to 50 percent"]),
-        bad(canary(&json!([{"weight": 51}])), &["spec.strategy.canary.steps[0].weight", "1 to 50 percent"]),
+        bad(canary(&json!([{"weight": 0}])), &["spec.strategy.canary.steps[0].weight", "1 to 100 percent"]),
+        bad(canary(&json!([{"weight": 101}])), &["spec.strategy.canary.steps[0].weight", "1 to 100 percent"]),
+        bad(canary(&json!([{"weight": 51}])), &["spec.strategy.canary", "50 % at most"]),
+        bad(canary(&json!([{"weight": 5, "mirror": 10}])), &["spec.strategy.canary", "need a router"]),
+        bad(
+            json!({"spec": {"strategy": {"canary": {"bake": "1m"}}}}),
+            &["spec.strategy.canary", "add traffic"],
+        ),
+        bad(
+            json!({"spec": {"strategy": {"canary": {"traffic": {"httpRoutes": [{"name": "web"}]}}}}}),
+            &["spec.strategy.canary", "name it"],
+        ),
+        bad(
+            json!({"spec": {"strategy": {"blueGreen": {"activeService": "web"}}}}),
+            &["spec.strategy", "exactly one of canary and blueGreen"],
+        ),
         bad(canary(&json!([{"weight": "5%"}])), &["spec.strategy.canary.steps[0].weight", "integer"]),
         bad(canary(&json!([{}])), &["spec.strategy.canary.steps[0].weight", "equired"]),
         bad(canary(&json!([])), &["spec.strategy.canary.steps", "at least 1"]),
