@@ -102,10 +102,9 @@ impl<'a> Run<'a> {
             return;
         }
         let wanted = self.wanted();
-        // When all steps are passed the Service belongs to the new version, or is given back already.
         let traffic = Traffic::of(pass.obs, self.release);
-        if let Some(traffic) = traffic.as_ref().filter(|_| !self.passed_all())
-            && let Err(reason) = traffic.prepare(pass)
+        if let Some(traffic) = &traffic
+            && let Err(reason) = traffic.prepare(pass, self.passed_all(), self.canary)
             && self.canary.is_none()
         {
             self.hold(pass, reason);

@@ -155,7 +155,14 @@ impl<'a> Traffic<'a> {
     }
 
     /// What must be there before the first canary pod is: the pin, and the canary's own Service. Says what is missing.
-    pub fn prepare(&self, pass: &mut Pass<'_>) -> Result<(), Reason> {
+    /// When all steps are `passed`, the `canary` may be handed over already, and an old view of it must not pin the
+    /// Service to pods that are gone.
+    pub fn prepare(
+        &self,
+        pass: &mut Pass<'_>,
+        passed: bool,
+        canary: Option<&ReplicaSet>,
+    ) -> Result<(), Reason> {
         let waiting = |detail: String| Err(Reason::Shifting { detail });
         let Some(service) = self.service else {
             return waiting(format!("Service {} is not there", self.plan.service));
@@ -164,6 +171,9 @@ impl<'a> Traffic<'a> {
             return waiting(format!("ReplicaSet {} is not there", self.release.spec.from.replica_set));
         };
         if service.pin().is_none() || !self.is_ours(&service.loan) {
+            if passed {
+                sure::replica_set(pass, canary, &self.release.spec.to.replica_set);
+            }
             self.pin(pass, service, stable, None);
         }
         let Some(name) = &self.plan.canary_service else { return Ok(()) };

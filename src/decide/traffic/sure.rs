@@ -3,7 +3,7 @@
 
 use crate::api::release::PlannedTraffic;
 use crate::decide::effect::{Expect, Subject};
-use crate::decide::observation::{Identity, Observation};
+use crate::decide::observation::{Identity, Observation, ReplicaSet};
 use crate::decide::pass::Pass;
 use crate::decide::plan;
 use crate::traffic::{self as routers, Router};
@@ -32,6 +32,12 @@ pub(in crate::decide) fn named(pass: &mut Pass<'_>) {
     if let Some(planned) = plan::traffic(&pass.obs.rollout.spec, &namespace) {
         all(pass, &planned);
     }
+}
+
+/// Asks first whether a ReplicaSet is what was seen of it.
+pub(super) fn replica_set(pass: &mut Pass<'_>, seen: Option<&ReplicaSet>, name: &str) {
+    let namespace = pass.rollout_id().namespace;
+    ask(pass, Subject::ReplicaSet, seen.map(|rs| rs.id.clone()), &namespace, name.to_owned());
 }
 
 fn seen_route(obs: &Observation, router: Router, namespace: &str, name: &str) -> Option<Identity> {

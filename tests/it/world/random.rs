@@ -12,9 +12,11 @@ use serde_json::json;
 use super::World;
 use super::deployments::{self, int};
 use super::exhaustive::side_by_side;
+use super::network;
 use super::oracle::is_final;
 use super::pods::{Fate, Node};
 use super::process::Fault;
+use super::routed;
 use super::scenarios::{approved, guarded, plain, with};
 use super::script::{Act, act, autoscaler};
 use super::server::Sort;
@@ -68,7 +70,8 @@ impl History {
         let held = with(plain(), "rollback", json!({"automatic": false}));
         let restoring = with(plain(), "rollback", json!({"automatic": true, "restoreTemplate": true}));
         let pruned = with(plain(), "historyLimit", json!(1));
-        let spec = dice.pick(&[plain(), plain(), guarded(), approved(), held, restoring, pruned]);
+        let by_pods = [plain(), plain(), guarded(), approved(), held, restoring, pruned];
+        let spec = if dice.one_in(4) { dice.pick(&routed::specs()) } else { dice.pick(&by_pods) };
         let spec = with(spec, "progressDeadline", json!("60s"));
         let scaler = dice.one_in(3).then(|| autoscaler(2, 9));
         let replicas = if scaler.is_some() { 4 } else { dice.number(9) };
@@ -178,7 +181,9 @@ impl History {
     /// One controller of Kubernetes, or all of them.
     fn cluster(&mut self) {
         let world = &mut self.world;
-        match self.dice.below(6) {
+        match self.dice.below(8) {
+            6 => drop(network::slices(&mut world.server)),
+            7 => drop(world.gateway.tick(&mut world.server)),
             0 => drop(deployments::sync(&mut world.server)),
             1 => drop(Node::replica_sets(&mut world.server)),
             2 => drop(world.node.garbage(&mut world.server)),

@@ -27,6 +27,17 @@ fn with_preview() -> Value {
     spec
 }
 
+fn by_route() -> Value {
+    let mut spec = blue_green();
+    spec["strategy"]["blueGreen"]["traffic"] = json!({"httpRoutes": [{"name": "web"}]});
+    spec
+}
+
+/// For random histories.
+pub fn specs() -> [Value; 4] {
+    [routed(), blue_green(), with_preview(), by_route()]
+}
+
 fn scenario(name: &str, spec: Value, mut script: Vec<(When, Act)>) -> Scenario {
     script.insert(0, V2);
     // A release by a router takes three times the writes of one by pods. The share has no divisor in common with the
@@ -47,7 +58,7 @@ pub fn all() -> Vec<Scenario> {
     // Longer than a way back waits for the gateway.
     let mut long_bake = routed();
     long_bake["strategy"]["canary"]["bake"] = json!("40s");
-    let mut all = vec![
+    vec![
         split("good", vec![]),
         split("crash at step 2", vec![(STEP_2, CRASH)]),
         split("abort in the bake", vec![(BAKE, abort())]),
@@ -81,10 +92,7 @@ pub fn all() -> Vec<Scenario> {
         switched("scaled in the bake", vec![(BAKE, Act::Scale(5))]).resized(),
         scenario("blue-green, preview service", with_preview(), vec![]),
         scenario("blue-green, preview service, abort", with_preview(), vec![(When::Reached(0), abort())]),
-    ];
-    let mut by_route = blue_green();
-    by_route["strategy"]["blueGreen"]["traffic"] = json!({"httpRoutes": [{"name": "web"}]});
-    all.push(scenario("blue-green, by a route", by_route.clone(), vec![]));
-    all.push(scenario("blue-green, by a route, crash", by_route, vec![(BAKE, CRASH)]));
-    all
+        scenario("blue-green, by a route", by_route(), vec![]),
+        scenario("blue-green, by a route, crash", by_route(), vec![(BAKE, CRASH)]),
+    ]
 }

@@ -198,7 +198,9 @@ impl Traffic {
     /// The share in percent that a version may come to. What served once may have all.
     fn permitted(&self, release: Option<&Value>, version: &str, by_route: bool) -> f64 {
         let Some(release) = release.filter(|r| version_of(r, "to") == version) else {
-            return if self.served.contains(version) { 100.0 } else { 0.0 };
+            // What somebody let past the brake is not Belay's.
+            let may = self.served.contains(version) || !self.guards_callers;
+            return if may { 100.0 } else { 0.0 };
         };
         if text(release, "/status/phase") == "RollingBack" {
             return 0.0;
@@ -279,13 +281,14 @@ impl Traffic {
             return None;
         }
         let service = server.get(Sort::Service, "web")?;
-        let size = server.get(Sort::Deployment, "web").map_or(0, |d| int(d, "/spec/replicas"));
+        // Nobody can be where no pod is.
+        let serves = server.all(Sort::Pod).any(|pod| !is_deleting(pod) && is_ready(pod));
         let behind = || found(server, &service["spec"]["selector"]);
         let met: BTreeSet<&str> = behind().filter(|pod| is_ready(pod)).map(|pod| image(pod)).collect();
         if met.len() > 1 {
             return Some(format!("callers of the Service meet {met:?}"));
         }
-        if size > 0 && behind().next().is_none() {
+        if serves && behind().next().is_none() {
             return Some("nobody is behind the Service".to_owned());
         }
         let empty = |name: &str| {
@@ -295,7 +298,7 @@ impl Traffic {
         let route = server.get(Sort::Route, "web");
         for rules in route.map(|r| &r["spec"]["rules"]).into_iter().chain([&self.applied(server)]) {
             let mut used = backends(rules).filter(|(_, weight)| *weight > 0.0);
-            if let Some((name, weight)) = used.find(|(name, _)| size > 0 && empty(name)) {
+            if let Some((name, weight)) = used.find(|(name, _)| serves && empty(name)) {
                 return Some(format!("Service {name} has weight {weight}, and nobody is behind it"));
             }
         }
