@@ -100,12 +100,7 @@ fn guard(change: &Value) -> Value {
     json!({"spec": {"analysis": {"guards": [guard]}}})
 }
 
-fn bad_rollouts() -> Vec<Bad> {
-    let prometheus = json!({"url": "http://prometheus:9090"});
-    let analysis = |change: Value| json!({"spec": {"analysis": change}});
-    let server = |change: &Value| {
-        analysis(json!({"metrics": {"pods": null, "prometheus": with(prometheus.clone(), change)}}))
-    };
+fn bad_strategies() -> Vec<Bad> {
     vec![
         bad(canary(&json!([{"weight": 25}, {"weight": 5}])), &["spec.strategy.canary.steps", "order them"]),
         bad(canary(&json!([{"weight": 25}, {"weight": 25}])), &["spec.strategy.canary.steps", "must grow"]),
@@ -136,6 +131,17 @@ fn bad_rollouts() -> Vec<Bad> {
         bad(canary(&json!([{"weight": 5, "minDuration": "-1m"}])), &["steps[0].minDuration", "such as 90s"]),
         bad(canary(&json!([{"weight": 5, "minDuration": "soon"}])), &["steps[0].minDuration", "such as 90s"]),
         bad(canary(&json!([{"weight": 5, "minDuration": 60}])), &["steps[0].minDuration", "type string"]),
+    ]
+}
+
+fn bad_rollouts() -> Vec<Bad> {
+    let prometheus = json!({"url": "http://prometheus:9090"});
+    let analysis = |change: Value| json!({"spec": {"analysis": change}});
+    let server = |change: &Value| {
+        analysis(json!({"metrics": {"pods": null, "prometheus": with(prometheus.clone(), change)}}))
+    };
+    let mut all = bad_strategies();
+    all.extend([
         bad(json!({"spec": {"progressDeadline": "-10m"}}), &["spec.progressDeadline", "such as 90s"]),
         bad(
             analysis(json!({"metrics": {"prometheus": prometheus}})),
@@ -213,7 +219,8 @@ fn bad_rollouts() -> Vec<Bad> {
             &["spec.strategy.canary.step", "unknown field"],
         ),
         bad(json!({"metadata": {"name": "a".repeat(41)}}), &["metadata.name", "at most 40 characters"]),
-    ]
+    ]);
+    all
 }
 
 #[test]

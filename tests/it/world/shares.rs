@@ -282,13 +282,13 @@ impl Traffic {
         }
         let service = server.get(Sort::Service, "web")?;
         // Nobody can be where no pod is.
-        let serves = server.all(Sort::Pod).any(|pod| !is_deleting(pod) && is_ready(pod));
+        let anybody = server.all(Sort::Pod).any(|pod| !is_deleting(pod) && is_ready(pod));
         let behind = || found(server, &service["spec"]["selector"]);
         let met: BTreeSet<&str> = behind().filter(|pod| is_ready(pod)).map(|pod| image(pod)).collect();
         if met.len() > 1 {
             return Some(format!("callers of the Service meet {met:?}"));
         }
-        if serves && behind().next().is_none() {
+        if anybody && behind().next().is_none() {
             return Some("nobody is behind the Service".to_owned());
         }
         let empty = |name: &str| {
@@ -298,7 +298,7 @@ impl Traffic {
         let route = server.get(Sort::Route, "web");
         for rules in route.map(|r| &r["spec"]["rules"]).into_iter().chain([&self.applied(server)]) {
             let mut used = backends(rules).filter(|(_, weight)| *weight > 0.0);
-            if let Some((name, weight)) = used.find(|(name, _)| serves && empty(name)) {
+            if let Some((name, weight)) = used.find(|(name, _)| anybody && empty(name)) {
                 return Some(format!("Service {name} has weight {weight}, and nobody is behind it"));
             }
         }
