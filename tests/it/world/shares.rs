@@ -43,7 +43,8 @@ impl Traffic {
         let sorts = [Sort::Service, Sort::Route];
         let all = sorts.into_iter().flat_map(|sort| server.all(sort).map(move |object| (sort, object)));
         let lent = all.map(|(sort, o)| ((sort, text(o, "/metadata/name").to_owned()), own(o))).collect();
-        let images = server.all(Sort::Pod).map(|pod| image(pod).to_owned()).collect();
+        let sets = server.all(Sort::ReplicaSet);
+        let images = sets.map(|rs| text(rs, "/spec/template/spec/containers/0/image").to_owned()).collect();
         let mut traffic = Self { guards_callers: true, lent, served: images, ..Self::default() };
         if let Some(route) = server.get(Sort::Route, "web") {
             traffic.remember(route);
@@ -261,7 +262,8 @@ impl Traffic {
             all.get(version).copied().unwrap_or(0.0)
         };
         let phase = text(after, "/status/phase");
-        if phase == "RollingBack" && text(before, "/status/phase") != phase && share(written) > SAME {
+        let first = phase == "RollingBack" && text(before, "/status/phase") != phase;
+        if first && self.guards_callers && share(written) > SAME {
             wrong.push(format!("{name} goes back with {} %", share(written)));
         }
         let (was, is) = (int(before, "/status/step/index"), int(after, "/status/step/index"));
@@ -281,8 +283,11 @@ impl Traffic {
             return None;
         }
         let service = server.get(Sort::Service, "web")?;
+        // Without a Rollout the workload rolls out by itself.
+        server.get(Sort::Rollout, "web")?;
         // Nobody can be where no pod is.
-        let anybody = server.all(Sort::Pod).any(|pod| !is_deleting(pod) && is_ready(pod));
+        let mut live = server.all(Sort::Pod).filter(|pod| !is_deleting(pod) && is_ready(pod));
+        let anybody = live.any(|pod| self.served.contains(image(pod)));
         let behind = || found(server, &service["spec"]["selector"]);
         let met: BTreeSet<&str> = behind().filter(|pod| is_ready(pod)).map(|pod| image(pod)).collect();
         if met.len() > 1 {
