@@ -165,7 +165,12 @@ alive() {
   [[ -r $STATE/pids/$1 ]] && read -r pid < "$STATE/pids/$1" || return 1
   # Not $(< …): with a file that is gone, bash 5.2 ends the whole script under `set -e`, whatever follows.
   { read -r stat < "$proc/$pid/stat"; } 2> /dev/null || return 1
-  [[ ${stat##*) } != Z* ]] || return 1
+  if [[ ${stat##*) } == Z* ]]; then
+    # Killed, its first thread is a zombie while others still hold its ports.
+    local threads=("$proc/$pid/task"/*)
+    ((${#threads[@]} > 1))
+    return
+  fi
   command_of "$1"
   { mapfile -d '' -t arguments < "$proc/$pid/cmdline"; } 2> /dev/null || return 1
   [[ "${arguments[*]:0:2}" == "${COMMAND[*]:0:2}" ]]
